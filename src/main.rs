@@ -1,0 +1,3 @@
+//! `cached`: one node of a cluster.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `cachecli`: the tool for people.
+
+fn main() {}
