@@ -12,7 +12,7 @@ use std::fmt;
 
 use bytes::BufMut;
 
-use super::entry::NodeId;
+use super::entry::{Index, NodeId};
 use crate::encoding::{Malformed, Reader, put_bytes};
 
 /// One member.
@@ -212,6 +212,58 @@ impl Membership {
             membership.insert(node, Member { name, peer_address, client_address, voter });
         }
         Ok(membership)
+    }
+}
+
+/// The configurations that still matter, oldest first: the one in force at the
+/// last applied entry, and every later one in the log.
+///
+/// Invariant: never empty; indexes increase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configurations {
+    list: Vec<(Index, Membership)>,
+}
+
+impl Configurations {
+    /// Starts with the configuration in force at an index.
+    pub fn new(index: Index, membership: Membership) -> Self {
+        Self { list: vec![(index, membership)] }
+    }
+
+    /// The configuration in use: the latest in the log, committed or not.
+    pub fn effective(&self) -> &Membership {
+        &self.list.last().expect("never empty").1
+    }
+
+    /// Where the configuration in use stands in the log.
+    pub fn index(&self) -> Index {
+        self.list.last().expect("never empty").0
+    }
+
+    /// The configuration in force at an index that is not before the oldest.
+    pub fn at(&self, index: Index) -> &Membership {
+        let in_force = self.list.iter().rev().find(|(since, _)| *since <= index);
+        &in_force.unwrap_or(&self.list[0]).1
+    }
+
+    /// A configuration was appended to the log.
+    pub fn append(&mut self, index: Index, membership: Membership) {
+        debug_assert!(index > self.index(), "configurations come in log order");
+        self.list.push((index, membership));
+    }
+
+    /// The log was cut after an index: back to the configuration before.
+    pub fn truncate_after(&mut self, index: Index) {
+        while self.list.len() > 1 && self.index() > index {
+            self.list.pop();
+        }
+    }
+
+    /// Everything up to an index is applied; what was superseded there goes.
+    pub fn applied(&mut self, index: Index) {
+        while self.list.len() > 1 && self.list[1].0 <= index {
+            self.list.remove(0);
+        }
     }
 }
 

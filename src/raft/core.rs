@@ -1,0 +1,310 @@
+//! What every role shares: log, disk cursors, configurations, promise, outbox.
+
+use std::time::Duration;
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{RngExt, SeedableRng};
+
+use super::config::Config;
+use super::durability::{Durability, Recovered, Write};
+use super::entry::{Entry, EntryId, HardState, Index, NodeId, Payload, SnapshotMeta, Term};
+use super::lease::Promise;
+use super::log::Log;
+use super::membership::{Configurations, Membership};
+use super::message::{Envelope, Message, VoteResponse};
+use super::reads::Reads;
+use super::ready::{Fault, Ready};
+use super::time::Time;
+
+/// What every role shares.
+#[derive(Debug, Clone)]
+pub struct Core {
+    /// The settings.
+    pub(super) config: Config,
+    /// Term, vote and commit index.
+    pub(super) hard_state: HardState,
+    /// The log in memory.
+    pub(super) log: Log,
+    /// How much of it is on the disk.
+    pub(super) durability: Durability,
+    /// Who belongs to the cluster.
+    pub(super) configurations: Configurations,
+    /// What this node promised to leaders.
+    pub(super) promise: Promise,
+    /// Reads of this node.
+    pub(super) reads: Reads,
+    /// When to stand for election, unless leading.
+    pub(super) election_due: Time,
+    rng: Xoshiro256PlusPlus,
+    applied: EntryId,
+    vote_owed: Option<NodeId>,
+    outbox: Vec<Envelope>,
+    base: Option<SnapshotMeta>,
+    restore: Option<SnapshotMeta>,
+    was_member: bool,
+    removed: bool,
+}
+
+impl Core {
+    /// What a node starts with, from its journal.
+    pub fn new(config: Config, recovered: Recovered, now: Time) -> Self {
+        let Recovered { hard_state, snapshot, entries } = recovered;
+        let base = snapshot.as_ref().map_or(EntryId::ZERO, |meta| meta.last);
+        let membership = snapshot.map(|meta| meta.membership).unwrap_or_default();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(config.seed);
+        let mut core = Core {
+            reads: Reads::starting_at(rng.random()),
+            promise: Promise::at_start(config.promise, now, false),
+            was_member: membership.contains(config.id),
+            configurations: Configurations::new(base.index, membership),
+            log: Log::new(base),
+            durability: Durability::default(),
+            hard_state,
+            election_due: now,
+            rng,
+            applied: base,
+            vote_owed: None,
+            outbox: Vec::new(),
+            base: None,
+            restore: None,
+            removed: false,
+            config,
+        };
+        for entry in entries {
+            core.append_entry(entry);
+        }
+        let last = core.log.last().index;
+        assert!(hard_state.commit <= last, "the journal holds what it calls committed");
+        core.hard_state.commit = hard_state.commit.max(base.index);
+        core.durability = Durability::new(core.hard_state, last);
+        if core.is_only_voter() {
+            core.promise = Promise::at_start(core.config.promise, now, true);
+        } else {
+            core.put_off_election(now);
+        }
+        core
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The commit index.
+    pub fn commit(&self) -> Index {
+        self.hard_state.commit
+    }
+
+    /// The last entry handed out for applying.
+    pub fn applied(&self) -> EntryId {
+        self.applied
+    }
+
+    /// Whether a committed entry has removed this node for good.
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// A later term begins.
+    pub fn enter_term(&mut self, term: Term, vote: Option<NodeId>) {
+        self.hard_state.term = term;
+        self.hard_state.vote = vote;
+        self.vote_owed = None;
+    }
+
+    /// The configuration in use.
+    pub fn membership(&self) -> &Membership {
+        self.configurations.effective()
+    }
+
+    /// Those who count, in the configuration in use.
+    pub fn voters(&self) -> impl Iterator<Item = NodeId> + Clone {
+        self.membership().voters()
+    }
+
+    /// Those who count, without this node.
+    pub fn other_voters(&self) -> Vec<NodeId> {
+        self.voters().filter(|&voter| voter != self.config.id).collect()
+    }
+
+    fn is_only_voter(&self) -> bool {
+        self.membership().is_voter(self.config.id) && self.voters().nth(1).is_none()
+    }
+
+    /// Puts a message into the next output.
+    pub fn send(&mut self, to: NodeId, message: Message) {
+        let envelope = Envelope { from: self.config.id, to, term: self.term(), message };
+        self.outbox.push(envelope);
+    }
+
+    /// Whether entries continue `prev` without a hole and in order of terms.
+    pub fn is_consecutive(&self, prev: EntryId, entries: &[Entry]) -> bool {
+        let mut last = prev;
+        entries.iter().all(|entry| {
+            let follows = entry.id.index == last.index.next() && entry.id.term >= last.term;
+            last = entry.id;
+            follows
+        }) && last.term <= self.term()
+    }
+
+    /// A leader's message is being processed.
+    pub fn heard_leader(&mut self, now: Time) {
+        self.promise.renew(now);
+        self.put_off_election(now);
+    }
+
+    /// Draws a new time to stand for election.
+    pub fn put_off_election(&mut self, now: Time) {
+        let (min, max) = (self.config.election_timeout_min, self.config.election_timeout_max);
+        self.election_due = now + self.rng.random_range(min..=max);
+    }
+
+    /// Adds an entry of our own term: only a leader does.
+    pub fn append(&mut self, payload: Payload) -> EntryId {
+        let id = EntryId { term: self.term(), index: self.log.last().index.next() };
+        self.append_entry(Entry { id, payload });
+        id
+    }
+
+    fn append_entry(&mut self, entry: Entry) {
+        if let Payload::Membership(membership) = &entry.payload {
+            self.configurations.append(entry.id.index, membership.clone());
+        }
+        self.log.append(entry);
+    }
+
+    /// Takes in a leader's entry, which continues what is verified: keeps what
+    /// agrees, replaces what does not. `Err` if that is committed.
+    pub fn take_in(&mut self, entry: Entry) -> Result<(), Fault> {
+        let index = entry.id.index;
+        match self.log.id_at(index) {
+            Some(ours) if ours == entry.id => Ok(()),
+            Some(ours) if index <= self.commit() => Err(Fault::Diverged { ours, theirs: entry.id }),
+            // Applied long ago, and no longer in memory.
+            None if index <= self.commit() => Ok(()),
+            Some(_) => {
+                self.truncate_after(index.prev());
+                self.append_entry(entry);
+                Ok(())
+            }
+            None => {
+                self.append_entry(entry);
+                Ok(())
+            }
+        }
+    }
+
+    fn truncate_after(&mut self, index: Index) {
+        log::info!("{}: cut the log after {index}, last was {}", self.config.id, self.log.last());
+        self.log.truncate_after(index);
+        self.durability.truncate_after(index);
+        self.configurations.truncate_after(index);
+    }
+
+    /// Everything up to here is committed, and held by this node.
+    pub fn commit_to(&mut self, index: Index) {
+        assert!(index <= self.log.last().index, "commits only what it holds");
+        self.hard_state.commit = self.commit().max(index);
+    }
+
+    /// Whether a follower could truthfully hold our log up to here.
+    pub fn could_hold(&self, index: Index) -> bool {
+        index <= self.log.last().index
+    }
+
+    /// How long the answer to a read index may take before it counts as lost.
+    pub fn read_patience(&self) -> Duration {
+        self.config.heartbeat_interval * 2
+    }
+
+    /// When to ask the leader once more for a read index.
+    pub fn reads_due(&self) -> Option<Time> {
+        self.reads.ask_again_at(self.read_patience())
+    }
+
+    /// Grants a vote, which is told once it is durable.
+    pub fn vote_for(&mut self, candidate: NodeId, now: Time) {
+        self.hard_state.vote = Some(candidate);
+        self.vote_owed = Some(candidate);
+        self.put_off_election(now);
+    }
+
+    fn tell_durable_vote(&mut self) {
+        if self.durability.holds(&self.hard_state)
+            && let Some(candidate) = self.vote_owed.take()
+        {
+            assert_eq!(self.hard_state.vote, Some(candidate), "a vote is for good");
+            self.send(candidate, Message::VoteResponse(VoteResponse { granted: true }));
+        }
+    }
+
+    fn issue_write(&mut self, now: Time) -> Option<Write> {
+        let base = self.base.take();
+        let first = self.durability.issued().next();
+        let entries: Vec<Entry> = self.log.iter_from(first).cloned().collect();
+        if entries.is_empty() && base.is_none() && self.durability.has_issued(&self.hard_state) {
+            return None;
+        }
+        let bytes = entries.iter().map(Entry::size).sum();
+        let last = self.log.last().index;
+        let seq = self.durability.issue(self.hard_state, last, bytes, now);
+        Some(Write { seq, hard_state: self.hard_state, base, entries })
+    }
+
+    fn hand_out_committed(&mut self) -> Vec<Entry> {
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for entry in self.log.iter_from(self.applied.index.next()) {
+            bytes += entry.size();
+            let fits = bytes <= self.config.apply_bytes || entries.is_empty();
+            if entry.id.index > self.commit() || !fits {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        if let Some(last) = entries.last() {
+            self.applied = last.id;
+            for entry in &entries {
+                self.note_own_membership(&entry.payload);
+            }
+            self.configurations.applied(self.applied.index);
+        }
+        entries
+    }
+
+    fn note_own_membership(&mut self, committed: &Payload) {
+        let Payload::Membership(membership) = committed else { return };
+        let member = membership.contains(self.config.id);
+        self.removed |= self.was_member && !member;
+        self.was_member |= member;
+    }
+
+    /// A snapshot takes the place of the whole log; up to `verified` the log was
+    /// known to agree with the leader's, hence with the snapshot.
+    pub fn install(&mut self, meta: SnapshotMeta, verified: Index) {
+        log::info!("{}: a snapshot replaces the log up to {}", self.config.id, meta.last);
+        // What is on the disk and agrees with the snapshot stays vouched for.
+        self.durability.truncate_after(verified.max(self.hard_state.commit));
+        self.log = Log::new(meta.last);
+        self.configurations = Configurations::new(meta.last.index, meta.membership.clone());
+        self.note_own_membership(&Payload::Membership(meta.membership.clone()));
+        self.hard_state.commit = meta.last.index;
+        self.applied = meta.last;
+        self.base = Some(meta.clone());
+        self.restore = Some(meta);
+    }
+
+    /// Everything there is to do, in the order in which it is to be done.
+    pub fn give_out(&mut self, now: Time, ready: &mut Ready) {
+        self.reads.close();
+        self.tell_durable_vote();
+        ready.restore = self.restore.take();
+        ready.committed = self.hand_out_committed();
+        ready.reads = self.reads.release(self.applied.index);
+        ready.write = self.issue_write(now);
+        ready.messages = std::mem::take(&mut self.outbox);
+        ready.more = self.applied.index < self.commit();
+        let spare = self.applied.index.min(self.durability.durable());
+        self.log.trim(spare, self.config.log_tail_bytes);
+    }
+}

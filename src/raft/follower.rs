@@ -1,0 +1,157 @@
+//! Following: take the leader's entries, say how far they are on our disk.
+//!
+//! A follower keeps two numbers about its leader. `verified` is how far its log
+//! is known to agree with that leader's log in this term; what it holds beyond
+//! may be a left-over of an earlier leader. What it tells the leader is
+//! `matched`, the smaller of `verified` and what is on its disk: it is computed
+//! whenever it is said, and said again whenever it grows, so no answer ever
+//! waits in a queue for a disk.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::entry::{Entry, EntryId, Index, NodeId};
+use super::message::{
+    Append, AppendResponse, Heartbeat, HeartbeatResponse, Message, ReadIndex, ReadIndexResponse,
+};
+use super::ready::Fault;
+use super::time::Time;
+
+/// A heartbeat that asks for a longer promise than this is none of ours.
+const LONGEST_PROMISE: Duration = Duration::from_secs(60);
+
+/// Follows a leader, or waits for one.
+#[derive(Debug, Clone, Default)]
+pub struct Follower {
+    /// The leader of the current term, once it was heard.
+    pub leader: Option<NodeId>,
+    verified: Index,
+    told: Index,
+    answer_due: bool,
+}
+
+impl Follower {
+    /// Follows this leader from here on.
+    pub fn of(leader: Option<NodeId>) -> Self {
+        Self { leader, ..Self::default() }
+    }
+
+    /// What may be vouched for: it agrees with the leader's log and is durable.
+    pub fn matched(&self, core: &Core) -> Index {
+        self.verified.min(core.durability.durable())
+    }
+
+    /// Up to here the log agrees with the leader's.
+    pub fn verified(&self) -> Index {
+        self.verified
+    }
+
+    /// Figure 2, AppendEntries, receiver's side. `Err` if the leader's log and
+    /// ours disagree about something committed.
+    pub fn on_append(
+        &mut self,
+        core: &mut Core,
+        now: Time,
+        from: NodeId,
+        append: Append,
+    ) -> Result<(), Fault> {
+        core.heard_leader(now);
+        let Append { prev, entries, commit } = append;
+        if !core.is_consecutive(prev, &entries) {
+            log::warn!("dropped a malformed append from {from}");
+            return Ok(());
+        }
+        if !Self::holds(core, prev)? {
+            self.reject(core, from, prev);
+            return Ok(());
+        }
+        let last = entries.last().map_or(prev.index, |entry| entry.id.index);
+        if self.contradicts(core, &entries) {
+            log::error!("{from} takes back entries of its own term: dropped");
+            return Ok(());
+        }
+        for entry in entries {
+            core.take_in(entry)?;
+        }
+        // A stale append ends before what is verified already: nothing is cut,
+        // and nothing is taken back.
+        self.verified = self.verified.max(last);
+        self.answer_due = true;
+        core.commit_to(commit.min(self.verified));
+        Ok(())
+    }
+
+    /// Whether a leader now says otherwise than before in the same term.
+    fn contradicts(&self, core: &Core, entries: &[Entry]) -> bool {
+        let known = entries.iter().take_while(|entry| entry.id.index <= self.verified);
+        known
+            .filter_map(|e| core.log.id_at(e.id.index).map(|ours| (ours, e.id)))
+            .any(|(ours, theirs)| ours != theirs && theirs.index > core.commit())
+    }
+
+    /// Whether our log holds the entry that an append continues. What is
+    /// committed here is held by every later leader too, in memory or not.
+    fn holds(core: &Core, prev: EntryId) -> Result<bool, Fault> {
+        if prev.index > core.commit() {
+            return Ok(core.log.holds(prev));
+        }
+        match core.log.id_at(prev.index) {
+            Some(ours) if ours != prev => Err(Fault::Diverged { ours, theirs: prev }),
+            _ => Ok(true),
+        }
+    }
+
+    fn reject(&self, core: &mut Core, from: NodeId, prev: EntryId) {
+        let hint = core.log.last_agreeable(prev.index.prev(), prev.term);
+        let response = AppendResponse::Rejected { at: prev.index, hint };
+        core.send(from, Message::AppendResponse(response));
+    }
+
+    /// A leader is there: promise not to elect another, and echo at once.
+    pub fn on_heartbeat(&mut self, core: &mut Core, now: Time, from: NodeId, beat: Heartbeat) {
+        if beat.promise > LONGEST_PROMISE {
+            log::warn!("dropped a heartbeat from {from} that asks for {:?}", beat.promise);
+            return;
+        }
+        core.promise.set_length(beat.promise);
+        core.heard_leader(now);
+        core.commit_to(beat.commit.min(self.verified));
+        let response = HeartbeatResponse {
+            round: beat.round,
+            matched: self.matched(core),
+            received: self.verified,
+            durable: core.durability.durable(),
+        };
+        core.send(from, Message::HeartbeatResponse(response));
+    }
+
+    /// The leader says from which index on our reads are fresh. That index is
+    /// committed, so it also tells how far we may apply.
+    pub fn on_read_index(&mut self, core: &mut Core, response: ReadIndexResponse) {
+        core.reads.confirm(response.id, response.index);
+        core.commit_to(response.index.min(self.verified));
+    }
+
+    /// A snapshot took the place of everything up to `last`, all of it
+    /// committed, hence held by the leader.
+    pub fn installed(&mut self, last: Index) {
+        self.verified = self.verified.max(last);
+        self.answer_due = true;
+    }
+
+    /// Says what is due: how far the log is durable, which reads want an index.
+    pub fn speak(&mut self, core: &mut Core, now: Time) {
+        let Some(leader) = self.leader else { return };
+        let matched = self.matched(core);
+        if self.answer_due || matched > self.told {
+            self.answer_due = false;
+            self.told = matched;
+            let response = AppendResponse::Accepted { matched, received: self.verified };
+            core.send(leader, Message::AppendResponse(response));
+        }
+        let patience = core.read_patience();
+        if let Some(id) = core.reads.to_ask(leader, patience, now) {
+            core.send(leader, Message::ReadIndex(ReadIndex { id }));
+        }
+    }
+}

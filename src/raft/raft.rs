@@ -1,0 +1,502 @@
+//! The way of an input to the role that handles it, the transitions between
+//! roles, and [`Raft::ready`], which turns state into output.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::candidate::{Candidate, PreCandidate};
+use super::config::Config;
+use super::core::Core;
+use super::durability::{Recovered, WriteSeq};
+use super::entry::{Entry, EntryId, Index, NodeId, Payload, SnapshotMeta, Term};
+use super::follower::Follower;
+use super::invariants::Invariants;
+use super::leader::{ChangeError, Leader};
+use super::membership::{Change, Membership};
+use super::message::{
+    Envelope, Message, PreVote, PreVoteResponse, ReadId, RequestVote, VoteResponse,
+};
+use super::quorum::VoteOutcome;
+use super::ready::{Fault, ProposeError, Ready};
+use super::time::Time;
+
+/// What a node is at the moment, with what only that role knows.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower(Follower),
+    /// Asks whether an election could be won.
+    PreCandidate(PreCandidate),
+    /// Asks to be elected.
+    Candidate(Candidate),
+    /// Leads.
+    Leader(Box<Leader>),
+}
+
+impl Role {
+    /// What people call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Follower(_) => "follower",
+            Self::PreCandidate(_) => "pre-candidate",
+            Self::Candidate(_) => "candidate",
+            Self::Leader(_) => "leader",
+        }
+    }
+}
+
+/// One node's consensus. See the module for how to drive it.
+#[derive(Clone)]
+pub struct Raft {
+    pub(super) core: Core,
+    pub(super) role: Role,
+    fault: Option<Fault>,
+    invariants: Invariants,
+}
+
+impl Raft {
+    /// A node that starts, or starts again, with what its journal held.
+    pub fn new(config: Config, recovered: Recovered, now: Time) -> Self {
+        let core = Core::new(config, recovered, now);
+        let role = Role::Follower(Follower::default());
+        Self { core, role, fault: None, invariants: Invariants::default() }
+    }
+
+    /// A message has arrived.
+    pub fn receive(&mut self, now: Time, envelope: Envelope) {
+        if self.fault.is_some() || envelope.to != self.core.config.id {
+            return;
+        }
+        let Envelope { from, term, message, .. } = envelope;
+        match message {
+            Message::PreVote(ask) => self.on_pre_vote(now, from, term, ask),
+            Message::RequestVote(ask) => self.on_request_vote(now, from, term, ask),
+            message => {
+                if term > self.core.term() {
+                    self.become_follower(now, term, None);
+                }
+                if term < self.core.term() && !matches!(message, Message::PreVoteResponse(_)) {
+                    self.on_outdated(from, &message);
+                } else {
+                    self.on_message(now, from, message);
+                }
+            }
+        }
+        self.check();
+    }
+
+    /// A leader of an earlier term has to hear of this one; silence would leave
+    /// the two apart for ever. Other old messages are just old.
+    fn on_outdated(&mut self, from: NodeId, message: &Message) {
+        if matches!(message, Message::Append(_) | Message::Heartbeat(_)) {
+            self.core.send(from, Message::Outdated);
+        }
+    }
+
+    fn on_message(&mut self, now: Time, from: NodeId, message: Message) {
+        if matches!(message, Message::Append(_) | Message::Heartbeat(_)) && !self.follow(now, from)
+        {
+            return;
+        }
+        let Self { core, role, .. } = self;
+        match (role, message) {
+            (Role::Follower(follower), Message::Append(append)) => {
+                if let Err(fault) = follower.on_append(core, now, from, append) {
+                    self.fail(now, fault);
+                }
+            }
+            (Role::Follower(follower), Message::Heartbeat(beat)) => {
+                follower.on_heartbeat(core, now, from, beat);
+            }
+            (Role::Follower(follower), Message::ReadIndexResponse(response)) => {
+                follower.on_read_index(core, response);
+            }
+            (Role::Follower(follower), Message::TimeoutNow)
+                if follower.leader == Some(from) && core.membership().is_voter(core.config.id) =>
+            {
+                self.become_candidate(now, true);
+            }
+            (Role::PreCandidate(candidate), Message::PreVoteResponse(answer))
+                if answer.next == core.term().next() =>
+            {
+                candidate.answered(from, answer.granted);
+                self.judge_pre_vote(now);
+            }
+            (Role::Candidate(candidate), Message::VoteResponse(answer)) => {
+                candidate.answered(from, answer.granted);
+                self.judge_vote(now);
+            }
+            (Role::Leader(leader), Message::AppendResponse(response)) => {
+                leader.on_append_response(core, now, from, response);
+            }
+            (Role::Leader(leader), Message::HeartbeatResponse(response)) => {
+                leader.on_heartbeat_response(core, now, from, response);
+            }
+            (Role::Leader(leader), Message::ReadIndex(ask)) => leader.on_read_index(from, ask),
+            // An answer to a question of an earlier role.
+            _ => {}
+        }
+    }
+
+    /// A leader of the current term has spoken: follow it. False if that cannot be.
+    fn follow(&mut self, now: Time, from: NodeId) -> bool {
+        match &mut self.role {
+            Role::Follower(follower) => match follower.leader {
+                None => follower.leader = Some(from),
+                Some(leader) if leader == from => {}
+                Some(leader) => {
+                    log::error!("{from} claims to lead the term of {leader}: dropped");
+                    return false;
+                }
+            },
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.become_follower(now, self.core.term(), Some(from));
+            }
+            Role::Leader(_) => {
+                log::error!("{from} claims to lead our own term: dropped");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn is_promised(&self, now: Time) -> bool {
+        matches!(self.role, Role::Leader(_)) || self.core.promise.in_force(now)
+    }
+
+    /// Would we elect it? Nothing changes here, whatever the answer. The answer
+    /// carries our term, so that a candidate that is behind catches up.
+    fn on_pre_vote(&mut self, now: Time, from: NodeId, term: Term, ask: PreVote) {
+        let granted = !self.is_promised(now)
+            && term >= self.core.term()
+            && ask.next > self.core.term()
+            && ask.last >= self.core.log.last();
+        let response = PreVoteResponse { next: ask.next, granted };
+        self.core.send(from, Message::PreVoteResponse(response));
+    }
+
+    /// Figure 2, RequestVote, receiver's side. A promise stands against any
+    /// election that the leader did not ask for, and against its term as well.
+    fn on_request_vote(&mut self, now: Time, from: NodeId, term: Term, ask: RequestVote) {
+        let refused = self.is_promised(now) && !ask.transfer;
+        if term > self.core.term() && !refused {
+            self.become_follower(now, term, None);
+        }
+        let free = match self.core.hard_state.vote {
+            Some(candidate) => candidate == from,
+            None => self.leader().is_none(),
+        };
+        if term == self.core.term() && !refused && free && ask.last >= self.core.log.last() {
+            // A pre-candidate gives up; a candidate has voted for itself.
+            self.become_follower(now, term, self.leader());
+            self.core.vote_for(from, now);
+        } else {
+            self.core.send(from, Message::VoteResponse(VoteResponse { granted: false }));
+        }
+    }
+
+    /// Takes in a command for the log; its effect comes out of [`Raft::ready`]
+    /// as a committed entry, or not at all if another entry takes its place.
+    pub fn propose(&mut self, command: Bytes) -> Result<EntryId, ProposeError> {
+        match &mut self.role {
+            Role::Leader(leader) if self.fault.is_none() => {
+                leader.may_propose(&self.core)?;
+                Ok(self.core.append(Payload::Command(command)))
+            }
+            _ => Err(ProposeError::NotLeader),
+        }
+    }
+
+    /// A read has arrived. It may be served once [`Ready::reads`] has reached
+    /// the id; all reads until the next [`Raft::ready`] share it.
+    pub fn read(&mut self) -> ReadId {
+        self.core.reads.take_in()
+    }
+
+    /// Changes the configuration by one member. `force` leaves out the check
+    /// that the members to be are alive.
+    pub fn change_membership(
+        &mut self,
+        now: Time,
+        change: &Change,
+        force: bool,
+    ) -> Result<EntryId, ChangeError> {
+        match &mut self.role {
+            Role::Leader(leader) if self.fault.is_none() => {
+                leader.change_membership(&mut self.core, now, change, force)
+            }
+            _ => Err(ChangeError::NotLeader),
+        }
+    }
+
+    /// Hands leadership to a voter. False if this node does not lead, or the
+    /// other cannot.
+    pub fn transfer_leadership(&mut self, now: Time, to: NodeId) -> bool {
+        match &mut self.role {
+            Role::Leader(leader) if self.fault.is_none() => leader.transfer(&self.core, now, to),
+            _ => false,
+        }
+    }
+
+    /// The disk has made a write durable, and all before it.
+    pub fn durable(&mut self, seq: WriteSeq) {
+        self.core.durability.complete(seq);
+    }
+
+    /// The journal has answered a [`Fetch`]: the entry before and the entries,
+    /// or `None` if it no longer holds them.
+    pub fn entries_read(&mut self, now: Time, node: NodeId, read: Option<(EntryId, Vec<Entry>)>) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_entries_read(&mut self.core, now, node, read);
+        }
+        self.check();
+    }
+
+    /// What was on its way to this node is lost.
+    pub fn link_lost(&mut self, node: NodeId) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_link_lost(node);
+        }
+    }
+
+    /// A snapshot is not on its way to this node any more; it will be told what
+    /// to do by what it answers next.
+    pub fn snapshot_ended(&mut self, node: NodeId) {
+        self.link_lost(node);
+    }
+
+    /// A snapshot file of a leader is complete and durable here. True if the
+    /// state is to be taken from it; [`Ready::restore`] then says so again, in
+    /// order with everything else.
+    pub fn snapshot_received(&mut self, meta: SnapshotMeta) -> bool {
+        let last = meta.last;
+        let known = last.index <= self.core.commit() || self.core.log.holds(last);
+        if !known && !matches!(self.role, Role::Follower(_)) {
+            // Whoever stands for election or leads has no leader to take it from.
+            return false;
+        }
+        if known {
+            // We hold all of it, so all it tells is that it is committed.
+            self.core.commit_to(last.index.max(self.core.commit()));
+        } else {
+            self.install(meta);
+        }
+        if let Role::Follower(follower) = &mut self.role {
+            let verified = last.index.max(self.core.commit());
+            follower.installed(verified);
+        }
+        self.check();
+        !known
+    }
+
+    fn install(&mut self, meta: SnapshotMeta) {
+        let verified = match &self.role {
+            Role::Follower(follower) => follower.verified(),
+            _ => Index(0),
+        };
+        self.core.install(meta, verified);
+    }
+
+    /// Judges what time it is, and gives out all there is to do. Feed every
+    /// input that had arrived when the clock was read before this.
+    pub fn ready(&mut self, now: Time) -> Ready {
+        if self.fault.is_some() {
+            return Ready::default();
+        }
+        self.judge(now);
+        let mut ready = Ready::default();
+        match &mut self.role {
+            Role::Follower(follower) => follower.speak(&mut self.core, now),
+            Role::Leader(leader) => leader.speak(&mut self.core, now, &mut ready),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        self.core.give_out(now, &mut ready);
+        self.check();
+        ready
+    }
+
+    /// What time alone, or the disk, brings about.
+    fn judge(&mut self, now: Time) {
+        if let Role::Leader(leader) = &mut self.role {
+            if !leader.still_leads(&mut self.core, now) {
+                log::warn!("{}: lost touch with the majority, leads no more", self.core.config.id);
+                self.become_follower(now, self.core.term(), None);
+            }
+        } else if self.may_stand() && now >= self.core.election_due {
+            self.become_pre_candidate(now);
+        }
+        if let Role::Candidate(candidate) = &mut self.role {
+            candidate.ask_when_durable(&mut self.core);
+            self.judge_vote(now);
+        }
+    }
+
+    fn may_stand(&self) -> bool {
+        self.core.membership().is_voter(self.core.config.id) && !self.core.is_removed()
+    }
+
+    fn judge_pre_vote(&mut self, now: Time) {
+        let Role::PreCandidate(candidate) = &self.role else { return };
+        match candidate.outcome(&self.core) {
+            VoteOutcome::Won => self.become_candidate(now, false),
+            VoteOutcome::Lost => self.become_follower(now, self.core.term(), None),
+            VoteOutcome::Open => {}
+        }
+    }
+
+    fn judge_vote(&mut self, now: Time) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        match candidate.outcome(&self.core) {
+            VoteOutcome::Won => self.become_leader(now),
+            VoteOutcome::Lost => self.become_follower(now, self.core.term(), None),
+            VoteOutcome::Open => {}
+        }
+    }
+
+    fn become_follower(&mut self, now: Time, term: Term, leader: Option<NodeId>) {
+        if term > self.core.term() {
+            self.core.enter_term(term, None);
+        }
+        if matches!(self.role, Role::Leader(_)) {
+            // Until now it was a voter of its own lease.
+            self.core.promise.renew(now);
+        }
+        self.core.put_off_election(now);
+        self.turn_into(Role::Follower(Follower::of(leader)));
+    }
+
+    fn become_pre_candidate(&mut self, now: Time) {
+        self.core.put_off_election(now);
+        let candidate = PreCandidate::campaign(&mut self.core);
+        self.turn_into(Role::PreCandidate(candidate));
+        self.judge_pre_vote(now);
+    }
+
+    fn become_candidate(&mut self, now: Time, transfer: bool) {
+        self.core.put_off_election(now);
+        self.core.enter_term(self.core.term().next(), Some(self.core.config.id));
+        self.turn_into(Role::Candidate(Candidate::new(transfer)));
+    }
+
+    fn become_leader(&mut self, now: Time) {
+        let leader = Leader::begin(&mut self.core, now);
+        self.turn_into(Role::Leader(Box::new(leader)));
+    }
+
+    /// The only writer of the role.
+    fn turn_into(&mut self, role: Role) {
+        let (id, term) = (self.core.config.id, self.core.term());
+        log::debug!("{id}: {} -> {} in term {term}", self.role.name(), role.name());
+        self.role = role;
+    }
+
+    fn fail(&mut self, now: Time, fault: Fault) {
+        log::error!("{}: {fault}", self.core.config.id);
+        self.become_follower(now, self.core.term(), None);
+        self.fault = Some(fault);
+    }
+
+    /// When [`Raft::ready`] has something to judge even if nothing arrives.
+    pub fn wake_at(&self) -> Time {
+        match &self.role {
+            Role::Leader(leader) => leader.wake_at(),
+            role => {
+                let follows = matches!(role, Role::Follower(Follower { leader: Some(_), .. }));
+                let reads = self.core.reads_due().filter(|_| follows);
+                let election = self.may_stand().then_some(self.core.election_due);
+                reads.into_iter().chain(election).min().unwrap_or(Time::MAX)
+            }
+        }
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.core.config.id
+    }
+
+    /// Its part at the moment.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// The leader of the current term, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) => Some(self.core.config.id),
+            Role::Follower(follower) => follower.leader,
+            _ => None,
+        }
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.core.term()
+    }
+
+    /// The commit index.
+    pub fn commit(&self) -> Index {
+        self.core.commit()
+    }
+
+    /// The last entry handed out for applying.
+    pub fn applied(&self) -> EntryId {
+        self.core.applied()
+    }
+
+    /// The last entry of the log.
+    pub fn last(&self) -> EntryId {
+        self.core.log.last()
+    }
+
+    /// The log up to here is on this node's disk.
+    pub fn durable_index(&self) -> Index {
+        self.core.durability.durable()
+    }
+
+    /// The configuration in use.
+    pub fn membership(&self) -> &Membership {
+        self.core.membership()
+    }
+
+    /// The configuration in force at the last applied entry: what a snapshot
+    /// taken now has to carry.
+    pub fn applied_membership(&self) -> &Membership {
+        self.core.configurations.at(self.core.applied().index)
+    }
+
+    /// Whether this node was a member and, by a committed entry, is no more.
+    pub fn is_removed(&self) -> bool {
+        self.core.is_removed()
+    }
+
+    /// Why this node must not go on, if so.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// In tests and debug builds, after every step.
+    fn check(&mut self) {
+        if cfg!(debug_assertions) {
+            let mut invariants = std::mem::take(&mut self.invariants);
+            invariants.check(self);
+            self.invariants = invariants;
+        }
+    }
+}
+
+impl fmt::Debug for Raft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} term {} last {} commit {} applied {} durable {}",
+            self.core.config.id,
+            self.role.name(),
+            self.core.term(),
+            self.core.log.last(),
+            self.core.commit(),
+            self.core.applied(),
+            self.core.durability.durable(),
+        )
+    }
+}
