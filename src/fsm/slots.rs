@@ -1,0 +1,400 @@
+//! Where keys lie: 16,384 slots by CRC16 of the key, each a row of leaves.
+//!
+//! A slot is the unit of sharding, the same that Redis Cluster uses: CRC16 of
+//! the name, or of what stands between the first `{` and the next `}` if that
+//! is not empty, so that `{user7}:a` and `{user7}:b` lie together.
+//!
+//! A slot is a table by *linear hashing* (Litwin, 1980). Its leaves hold about
+//! [`LEAF_KEYS`] items each. When there are more, one leaf splits in two, and
+//! it is always the next in turn; no insertion ever moves more than a leaf or
+//! two, also when a hash tag has drawn a million keys into one slot. A leaf is
+//! two arrays, 16-bit tags and items, and finding a key is a scan of the tags:
+//! as fast at this size as a hash table, with less memory, and with an order
+//! that depends on nothing but the writes.
+//!
+//! The leaf is also the unit of a snapshot's visit, and carries the number of
+//! the last snapshot that has seen it.
+//!
+//! Pitfall: the hash has no secret, because it breaks ties between deadlines on
+//! all replicas alike. Whoever may write can aim keys at one leaf and make it
+//! slow to scan; other leaves are not affected.
+
+use super::item::{Item, name_hash};
+
+/// How many slots there are.
+pub const SLOTS: usize = 16_384;
+
+/// How many items a leaf holds on average before one splits.
+const LEAF_KEYS: usize = 64;
+
+const HASH_BITS: u32 = 50;
+const TAG_BITS: u32 = 16;
+
+/// The slot a name belongs to, as Redis Cluster computes it.
+pub fn slot_of(name: &[u8]) -> usize {
+    usize::from(crc16(hash_tag(name))) % SLOTS
+}
+
+fn hash_tag(name: &[u8]) -> &[u8] {
+    let Some(open) = name.iter().position(|&byte| byte == b'{') else { return name };
+    let inner = &name[open + 1..];
+    match inner.iter().position(|&byte| byte == b'}') {
+        Some(length) if length > 0 => &inner[..length],
+        _ => name,
+    }
+}
+
+/// CRC16-XMODEM: polynomial 0x1021, start 0, nothing reflected.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+}
+
+const CRC16_TABLE: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = (i as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+/// Where a key lies: 14 bits of slot above 50 bits of its name's hash.
+///
+/// Two names may share a place; it is a way to the leaf, not an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(u64);
+
+impl Place {
+    /// The place of a name.
+    pub fn of(name: &[u8]) -> Self {
+        let hash = name_hash(name) & ((1 << HASH_BITS) - 1);
+        Self((slot_of(name) as u64) << HASH_BITS | hash)
+    }
+
+    fn slot(self) -> usize {
+        (self.0 >> HASH_BITS) as usize
+    }
+
+    fn tag(self) -> u16 {
+        (self.0 >> (HASH_BITS - TAG_BITS)) as u16
+    }
+
+    /// Which of `leaves` leaves: by the low bits of the hash, and by one bit
+    /// less if that leaf has not been split off yet.
+    fn leaf(self, leaves: usize) -> usize {
+        let doubled = leaves.next_power_of_two();
+        let leaf = self.0 as usize & (doubled - 1);
+        if leaf < leaves { leaf } else { leaf - doubled / 2 }
+    }
+}
+
+/// A few dozen items.
+///
+/// Invariant: `tags[i]` is the tag of `items[i]`; no two items share a name.
+#[derive(Debug, Default)]
+pub struct Leaf {
+    tags: Vec<u16>,
+    items: Vec<Item>,
+    /// The last snapshot that has seen it; what was there when it began has
+    /// been taken, and what is written now is no concern of it.
+    pub visited: u32,
+}
+
+impl Leaf {
+    /// Its items, in an order that only writes determine.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    fn matching(&self, tag: u16, is_wanted: impl Fn(&Item) -> bool) -> Option<usize> {
+        const STEP: usize = 32;
+        for (step, tags) in self.tags.chunks(STEP).enumerate() {
+            // Without an early exit, so that it compiles to vector compares.
+            if !tags.iter().fold(false, |found, &other| found | (other == tag)) {
+                continue;
+            }
+            for (i, &other) in (step * STEP..).zip(tags) {
+                if other == tag && is_wanted(&self.items[i]) {
+                    return Some(i);
+                }
+            }
+        }
+        None
+    }
+
+    fn position(&self, place: Place, name: &[u8]) -> Option<usize> {
+        self.matching(place.tag(), |item| item.name() == name)
+    }
+
+    fn push(&mut self, tag: u16, item: Item) {
+        if self.tags.len() == self.tags.capacity() {
+            // An eighth at a time: doubling would waste a quarter on average.
+            let more = (self.tags.len() / 8).max(4);
+            self.tags.reserve_exact(more);
+            self.items.reserve_exact(more);
+        }
+        self.tags.push(tag);
+        self.items.push(item);
+    }
+
+    fn remove(&mut self, position: usize) -> Item {
+        self.tags.swap_remove(position);
+        let item = self.items.swap_remove(position);
+        if self.tags.capacity() > 2 * self.tags.len() + 8 {
+            self.tags.shrink_to_fit();
+            self.items.shrink_to_fit();
+        }
+        item
+    }
+
+    /// Moves out what belongs to leaf number `to` of `leaves`.
+    fn split(&mut self, to: usize, leaves: usize) -> Self {
+        let mut new = Self { visited: self.visited, ..Self::default() };
+        let old = std::mem::replace(self, Self { visited: self.visited, ..Self::default() });
+        for (tag, item) in old.tags.into_iter().zip(old.items) {
+            let leaf = Place::of(item.name()).leaf(leaves);
+            if leaf == to { &mut new } else { &mut *self }.push(tag, item);
+        }
+        new
+    }
+}
+
+/// One slot: leaves by linear hashing, none while it is empty from the start.
+#[derive(Debug, Default)]
+struct Slot {
+    leaves: Vec<Leaf>,
+    keys: usize,
+}
+
+impl Slot {
+    /// One more leaf if the others are too full: it takes its half from the
+    /// leaf whose hashes differ in the top bit only.
+    fn grow(&mut self) {
+        if self.keys <= self.leaves.len() * LEAF_KEYS {
+            return;
+        }
+        let to = self.leaves.len();
+        let from = to - (to + 1).next_power_of_two() / 2;
+        let new = self.leaves[from].split(to, to + 1);
+        self.leaves.push(new);
+    }
+
+    /// The reverse of [`Slot::grow`] once leaves are rather empty. Leaves of
+    /// which a snapshot has seen only one stay apart until it is over.
+    fn shrink(&mut self) {
+        let last = self.leaves.len() - 1;
+        if last == 0 || self.keys * 4 > last * LEAF_KEYS {
+            return;
+        }
+        let into = last - (last + 1).next_power_of_two() / 2;
+        if self.leaves[into].visited != self.leaves[last].visited {
+            return;
+        }
+        if let Some(leaf) = self.leaves.pop() {
+            for (tag, item) in leaf.tags.into_iter().zip(leaf.items) {
+                self.leaves[into].push(tag, item);
+            }
+        }
+    }
+}
+
+/// All slots of one database.
+#[derive(Debug)]
+pub struct Slots {
+    slots: Vec<Slot>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { slots: std::iter::repeat_with(Slot::default).take(SLOTS).collect() }
+    }
+}
+
+impl Slots {
+    /// The item of this name, present or past its deadline.
+    pub fn find(&self, place: Place, name: &[u8]) -> Option<&Item> {
+        let slot = &self.slots[place.slot()];
+        let leaf = slot.leaves.get(place.leaf(slot.leaves.len().max(1)))?;
+        leaf.position(place, name).map(|i| &leaf.items[i])
+    }
+
+    /// The name of the item with this place and deadline, the smallest if there
+    /// are several.
+    pub fn find_due(&self, place: Place, deadline_ms: u64) -> Option<&[u8]> {
+        let slot = &self.slots[place.slot()];
+        let leaf = slot.leaves.get(place.leaf(slot.leaves.len().max(1)))?;
+        let tagged = leaf.tags.iter().zip(&leaf.items).filter(|(tag, _)| **tag == place.tag());
+        let due = tagged.filter(|(_, item)| item.deadline_ms() == deadline_ms);
+        due.map(|(_, item)| item.name()).filter(|name| Place::of(name) == place).min()
+    }
+
+    /// The leaf that a write to this place will touch. If the slot has none, it
+    /// gets one that counts as seen by snapshot `visited`.
+    pub fn leaf_mut(&mut self, place: Place, visited: u32) -> &mut Leaf {
+        let slot = &mut self.slots[place.slot()];
+        if slot.leaves.is_empty() {
+            slot.leaves.reserve_exact(1);
+            slot.leaves.push(Leaf { visited, ..Leaf::default() });
+        }
+        let leaf = place.leaf(slot.leaves.len());
+        &mut slot.leaves[leaf]
+    }
+
+    /// Stores an item in the place of its name and returns the one it replaces.
+    /// The leaf must exist ([`Slots::leaf_mut`]).
+    pub fn put(&mut self, place: Place, item: Item) -> Option<Item> {
+        let slot = &mut self.slots[place.slot()];
+        let leaf = place.leaf(slot.leaves.len());
+        let leaf = &mut slot.leaves[leaf];
+        if let Some(i) = leaf.position(place, item.name()) {
+            return Some(std::mem::replace(&mut leaf.items[i], item));
+        }
+        leaf.push(place.tag(), item);
+        slot.keys += 1;
+        slot.grow();
+        None
+    }
+
+    /// Takes an item out.
+    pub fn remove(&mut self, place: Place, name: &[u8]) -> Option<Item> {
+        let slot = &mut self.slots[place.slot()];
+        let leaf = place.leaf(slot.leaves.len().max(1));
+        let leaf = slot.leaves.get_mut(leaf)?;
+        let position = leaf.position(place, name)?;
+        let item = leaf.remove(position);
+        slot.keys -= 1;
+        slot.shrink();
+        Some(item)
+    }
+
+    /// The item of this name, to be altered in place; the name must stay.
+    pub fn find_mut(&mut self, place: Place, name: &[u8]) -> Option<&mut Item> {
+        let slot = &mut self.slots[place.slot()];
+        let leaf = place.leaf(slot.leaves.len().max(1));
+        let leaf = slot.leaves.get_mut(leaf)?;
+        let position = leaf.position(place, name)?;
+        Some(&mut leaf.items[position])
+    }
+
+    /// The next leaf at or after a position that snapshot `visited` has not
+    /// seen, which from now on counts as seen; the position moves behind it.
+    pub fn visit_next(&mut self, cursor: &mut Cursor, visited: u32) -> Option<&Leaf> {
+        while cursor.slot < SLOTS {
+            let leaves = &self.slots[cursor.slot].leaves;
+            let unseen = |leaf: &Leaf| leaf.visited != visited;
+            match (cursor.leaf..leaves.len()).find(|&i| unseen(&leaves[i])) {
+                Some(i) => {
+                    cursor.leaf = i + 1;
+                    let leaf = &mut self.slots[cursor.slot].leaves[i];
+                    leaf.visited = visited;
+                    return Some(leaf);
+                }
+                None => *cursor = Cursor { slot: cursor.slot + 1, leaf: 0 },
+            }
+        }
+        None
+    }
+
+    /// Frees one leaf, or a slot without any, and returns how many keys went.
+    /// `None` if nothing is left.
+    pub fn free_some(&mut self) -> Option<usize> {
+        let slot = self.slots.last_mut()?;
+        match slot.leaves.pop() {
+            Some(leaf) => Some(leaf.items.len()),
+            None => {
+                self.slots.pop();
+                Some(0)
+            }
+        }
+    }
+}
+
+/// How far a walk over the leaves has come.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cursor {
+    slot: usize,
+    leaf: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fsm::item::NEVER;
+
+    fn put(slots: &mut Slots, name: &[u8], value: &[u8]) -> Option<Item> {
+        let place = Place::of(name);
+        slots.leaf_mut(place, 0);
+        slots.put(place, Item::new(name, value, NEVER, 1))
+    }
+
+    /// The first two from the CRC catalogue and the Redis Cluster tutorial.
+    #[test]
+    fn slots_are_those_of_redis_cluster() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(slot_of(b"foo"), 12182);
+        assert_eq!(slot_of(b"{user1000}.following"), slot_of(b"{user1000}.followers"));
+        assert_eq!(slot_of(b"{user1000}.following"), slot_of(b"user1000"));
+        assert_eq!(hash_tag(b"foo{}{bar}"), b"foo{}{bar}", "an empty tag is none");
+        assert_eq!(hash_tag(b"foo{{bar}}zap"), b"{bar");
+        assert_eq!(hash_tag(b"foo{bar}{zap}"), b"bar");
+        assert_eq!(hash_tag(b"foo{bar"), b"foo{bar");
+    }
+
+    #[test]
+    fn leaves_are_found_at_every_stage_of_growth() {
+        let names: Vec<Vec<u8>> = (0..20_000).map(|i| format!("{{tag}}{i}").into_bytes()).collect();
+        let mut slots = Slots::default();
+        for (i, name) in names.iter().enumerate() {
+            assert_eq!(put(&mut slots, name, b"1"), None);
+            let probe = &names[i / 2];
+            assert!(slots.find(Place::of(probe), probe).is_some(), "{i}");
+        }
+        let slot = &slots.slots[slot_of(b"tag")];
+        assert_eq!(slot.leaves.len(), names.len().div_ceil(LEAF_KEYS));
+        let largest = slot.leaves.iter().map(|leaf| leaf.items.len()).max();
+        assert!(largest < Some(4 * LEAF_KEYS), "{largest:?}");
+
+        for name in &names {
+            assert!(put(&mut slots, name, b"2").is_some_and(|old| old.value() == b"1"));
+            let place = Place::of(name);
+            assert!(slots.remove(place, name).is_some_and(|item| item.value() == b"2"));
+            assert!(slots.find(place, name).is_none());
+        }
+        assert_eq!(slots.slots[slot_of(b"tag")].leaves.len(), 1, "leaves are merged again");
+    }
+
+    #[test]
+    fn names_that_share_a_tag_are_told_apart() {
+        let mut leaf = Leaf::default();
+        for name in ["a", "b", "c"] {
+            leaf.push(7, Item::new(name.as_bytes(), b"", NEVER, 1));
+        }
+        assert_eq!(leaf.matching(7, |item| item.name() == b"b"), Some(1));
+        assert_eq!(leaf.matching(7, |item| item.name() == b"d"), None);
+        assert_eq!(leaf.matching(8, |_| true), None);
+    }
+
+    #[test]
+    fn a_walk_sees_every_leaf_once() {
+        let mut slots = Slots::default();
+        for i in 0..1000 {
+            put(&mut slots, format!("{{tag}}{i}").as_bytes(), b"");
+            put(&mut slots, format!("{i}").as_bytes(), b"");
+        }
+        let mut walk = |number| {
+            let (mut cursor, mut seen) = (Cursor::default(), 0);
+            while let Some(leaf) = slots.visit_next(&mut cursor, number) {
+                seen += leaf.items().len();
+            }
+            seen
+        };
+        assert_eq!((walk(1), walk(1), walk(2)), (2000, 0, 2000));
+    }
+}
