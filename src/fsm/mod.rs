@@ -1,6 +1,221 @@
 //! The key-value state machine: what the log means.
+//!
+//! Every node applies the same entries in the same order and so comes to the
+//! same state. That holds because nothing else has a say: there is no clock, no
+//! randomness and no I/O here, and no order of iteration that writes did not
+//! determine. [`Fsm`] takes one entry after the other and gives a reply for
+//! each; reads are answered from the state in between.
+//!
+//! # Time
+//!
+//! Entries carry a stamp of *log time*, which never goes back. A deadline is a
+//! moment of log time. From that moment on the key is absent for every command,
+//! so nobody sees it late. Being removed is another matter: each entry first
+//! removes what is due, at most [`DUE_PER_ENTRY`] keys in the order of their
+//! deadlines, so that a million keys with one deadline stall nothing.
+//! [`Fsm::keys`] and [`Fsm::memory_bytes`] count a key until it is removed.
+//!
+//! A node may answer reads for a later moment than its own log time
+//! ([`Fsm::query`]); [`Fsm::has_deadline_by`] says when it should rather wait,
+//! because an entry on its way might have changed that deadline.
+//!
+//! # Agreement
+//!
+//! [`Fsm::state_hash`] sums up everything an entry can change. It is kept up to
+//! date with each write, so that replicas can compare often, and is the same
+//! for the same state however it came about; [`Fsm::memory_bytes`] likewise.
+//!
+//! # The files
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`command`] | what an entry says, and its bytes |
+//! | [`execute`] | what each command does |
+//! | [`sessions`], [`reply`] | a write sent twice takes effect once; the replies kept for that |
+//! | [`store`] | sixteen databases and their running numbers |
+//! | [`slots`], [`item`], [`expiry`] | where keys lie, what they are made of, when they go |
+//! | [`walk`], [`snapshot`] | the state at one index while writes go on; its bytes |
+//! | [`hash`], [`limits`] | the hash that replicas compare; bounds |
+//!
+//! Missing on purpose: eviction. When memory is full, writes that grow it are
+//! refused before they are proposed ([`Fsm::fits`]); applying never refuses.
 
+pub mod command;
+pub mod execute;
 pub mod expiry;
 pub mod hash;
 pub mod item;
+pub mod limits;
+pub mod reply;
+pub mod sessions;
 pub mod slots;
+pub mod snapshot;
+pub mod store;
+#[cfg(test)]
+mod tests;
+pub mod walk;
+
+pub use command::{Action, MAX_TIME_MS, Proposal};
+pub use limits::Limits;
+pub use snapshot::{Restore, RestoreError, SnapshotHead};
+pub use walk::{Piece, Visit};
+
+use execute::{Execution, View};
+use sessions::{Sessions, Verdict};
+use store::Store;
+
+use crate::request::{Batch, Command, ErrorKind, Key, Reply, SessionStamp};
+
+/// How many keys past their deadline one entry removes at most, and as many
+/// idle sessions. Part of the log's format: another number is another state.
+pub const DUE_PER_ENTRY: usize = 64;
+
+/// The state after a prefix of the log.
+#[derive(Debug)]
+pub struct Fsm {
+    limits: Limits,
+    applied: u64,
+    log_time_ms: u64,
+    store: Store,
+    sessions: Sessions,
+}
+
+impl Fsm {
+    /// The state before the first entry.
+    pub fn new(limits: Limits) -> Self {
+        let (store, sessions) = Default::default();
+        Self { limits, applied: 0, log_time_ms: 0, store, sessions }
+    }
+
+    /// Applies a command entry. Panics if `index` does not follow the last one.
+    pub fn apply(&mut self, index: u64, proposal: &Proposal) -> Reply {
+        self.apply_other(index);
+        self.log_time_ms = self.log_time_ms.max(proposal.stamp_ms);
+        self.store.remove_due(self.log_time_ms, DUE_PER_ENTRY);
+        self.sessions.remove_idle(self.log_time_ms, DUE_PER_ENTRY, &self.limits);
+        match &proposal.action {
+            Action::Tick => Reply::Done,
+            Action::Run { batch, session: None } => self.run(batch),
+            Action::Run { batch, session: Some(stamp) } => self.run_once(batch, *stamp),
+            Action::OpenSession => {
+                self.sessions.open(index, self.log_time_ms, &self.limits);
+                Reply::SessionOpened { session: index }
+            }
+        }
+    }
+
+    /// Applies an entry that is consensus' own and changes nothing here.
+    /// Panics if `index` does not follow the last one.
+    pub fn apply_other(&mut self, index: u64) {
+        assert_eq!(index, self.applied + 1, "entries are applied one after the other");
+        self.applied = index;
+    }
+
+    fn run(&mut self, batch: &Batch) -> Reply {
+        let (now_ms, index) = (self.log_time_ms, self.applied);
+        Execution { store: &mut self.store, now_ms, index }.run(batch)
+    }
+
+    fn run_once(&mut self, batch: &Batch, stamp: SessionStamp) -> Reply {
+        match self.sessions.judge(stamp, self.applied, self.log_time_ms, &self.limits) {
+            Verdict::Execute => {
+                let reply = self.run(batch);
+                self.sessions.record(stamp, &reply, &self.limits);
+                reply
+            }
+            Verdict::Repeat(reply) => reply,
+            Verdict::Refuse(reason) => Reply::Error(ErrorKind::SessionExpired, reason.to_owned()),
+        }
+    }
+
+    /// Answers a batch of reads as of log time `at_ms`, or of this state's own
+    /// log time if that is later. A batch with a write is refused as invalid.
+    pub fn query(&self, batch: &Batch, at_ms: u64) -> Reply {
+        View { store: &self.store, now_ms: self.log_time_ms.max(at_ms) }.query(batch)
+    }
+
+    /// Whether a read of this batch at `at_ms` would find a key absent, or not
+    /// count it, only because its deadline lies after what has been applied:
+    /// in (own log time, `at_ms`]. It should wait for an entry with that stamp,
+    /// since one on its way may have given the key more time.
+    pub fn has_deadline_by(&self, batch: &Batch, at_ms: u64) -> bool {
+        let in_reach = |deadline_ms| self.log_time_ms < deadline_ms && deadline_ms <= at_ms;
+        let key_in_reach =
+            |key: &Key| self.store.find(key).is_some_and(|item| in_reach(item.deadline_ms()));
+        batch.guards.iter().any(|guard| key_in_reach(&guard.key))
+            || batch.commands.iter().any(|command| match command {
+                Command::Get(key) | Command::Exists(key) | Command::Ttl(key) => key_in_reach(key),
+                Command::Count { db } => {
+                    let live = |now_ms| self.store.count_live(*db, now_ms);
+                    at_ms > self.log_time_ms && live(at_ms) < live(self.log_time_ms)
+                }
+                _ => false,
+            })
+    }
+
+    /// The index of the last entry applied; 0 before the first.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The latest stamp applied, in milliseconds.
+    pub fn log_time_ms(&self) -> u64 {
+        self.log_time_ms
+    }
+
+    /// The earliest deadline of any key. If it is not after log time, there are
+    /// keys left to remove, and the next entry will remove some.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.store.next_deadline_ms()
+    }
+
+    /// Keys stored, also past their deadline.
+    pub fn keys(&self) -> u64 {
+        self.store.totals().keys
+    }
+
+    /// Sessions open, also idle for too long.
+    pub fn sessions(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// What keys and sessions count in memory. A formula that follows from the
+    /// state, so that all replicas say the same; it is meant to be close to,
+    /// and not below, what the allocator gives out.
+    pub fn memory_bytes(&self) -> u64 {
+        self.store.totals().memory_bytes + self.sessions.memory_bytes()
+    }
+
+    /// Whether an action may be proposed under a memory limit, when proposals
+    /// on their way may add `in_flight_bytes` (the sum of their
+    /// [`Action::growth_bytes`]). What does not grow always fits.
+    pub fn fits(&self, action: &Action, in_flight_bytes: u64, limit_bytes: u64) -> bool {
+        let growth = action.growth_bytes();
+        let sum = self.memory_bytes().saturating_add(in_flight_bytes).saturating_add(growth);
+        growth == 0 || sum <= limit_bytes
+    }
+
+    /// The hash of items, sessions and log time.
+    pub fn contents_hash(&self) -> u64 {
+        let parts =
+            [self.store.totals().hash, self.sessions.state_hash(), self.log_time_ms, hash::VERSION];
+        hash::words(parts)
+    }
+
+    /// The hash that replicas compare at one index: contents and membership,
+    /// which is not held here; `membership_hash` stands for it.
+    pub fn state_hash(&self, membership_hash: u64) -> u64 {
+        hash::words([self.contents_hash(), membership_hash, hash::VERSION, 0])
+    }
+
+    /// Frees memory of what was cleared, about `budget_keys` keys of it.
+    /// Returns whether there is more.
+    pub fn reclaim(&mut self, budget_keys: usize) -> bool {
+        self.store.reclaim(budget_keys)
+    }
+
+    /// The bounds it was made with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}

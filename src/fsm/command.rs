@@ -1,0 +1,419 @@
+//! What one command entry of the log says, and its bytes.
+//!
+//! Every command entry carries the leader's stamp, the log time at which it is
+//! applied, and one action. Numbers are little-endian, byte strings have a u32
+//! length in front, and a [`Proposal`] that is decoded shares the memory of its
+//! entry.
+//!
+//! ```text
+//! proposal  | version u8 = 1 | stamp_ms u64 | action u8 | …
+//!             0 tick   1 run batch   2 run with session u64, sequence u64, batch
+//!             3 open session
+//! batch     | guards u32 | guard …   | commands u32 | command …
+//! guard     | key | version u64 |
+//! key       | db u8 | length u32 | name … |
+//! command   | kind u8 | …
+//!             0 get     key    4 set        key, length u32, value …, expiry, condition
+//!             1 exists  key    5 delete     key
+//!             2 ttl     key    6 expire     key, expiry
+//!             3 count   db u8  7 increment  key, by i64
+//!                              8 clear      db u8   9 clear all
+//! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 |
+//! condition | 0 always | 1 if absent | 2 if present |
+//!           | 3 if value, length u32, value … | 4 if version, version u64 |
+//! ```
+//!
+//! The log keeps every version it ever held: a change of meaning, also of the
+//! numbers that [`Fsm`](super::Fsm) takes as part of the format, is a new
+//! version, and old ones stay readable.
+
+use bytes::{BufMut, Bytes};
+
+use super::item::OVERHEAD_BYTES;
+use super::sessions::SESSION_BYTES;
+use crate::encoding::{Malformed, Reader, put_bytes};
+use crate::request::{Batch, Command, Condition, DATABASES, Expiry, Guard, Key, SessionStamp};
+
+const VERSION: u8 = 1;
+
+/// The largest moment of log time, and so the largest deadline: what a signed
+/// 64-bit clock can say.
+pub const MAX_TIME_MS: u64 = i64::MAX as u64;
+
+/// The digits and sign of an i64.
+const INTEGER_BYTES: u64 = 20;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing but to let time pass, so that keys which are due go.
+    Tick,
+    /// Run a batch, once if it is stamped.
+    Run {
+        /// What.
+        batch: Batch,
+        /// Recognises a retry.
+        session: Option<SessionStamp>,
+    },
+    /// Open a session.
+    OpenSession,
+}
+
+impl Action {
+    /// About how many bytes it may add to the data set.
+    pub fn growth_bytes(&self) -> u64 {
+        match self {
+            Self::Tick => 0,
+            Self::Run { batch, .. } => growth_bytes(batch),
+            Self::OpenSession => SESSION_BYTES,
+        }
+    }
+}
+
+/// About how many bytes a batch may add to the data set, as
+/// [`Fsm::memory_bytes`](super::Fsm::memory_bytes) counts, whatever is there
+/// already. 0 for what must pass when memory is full: reads, deletes, and
+/// deadlines, which make room in the end.
+pub fn growth_bytes(batch: &Batch) -> u64 {
+    batch.commands.iter().map(growth_of).sum()
+}
+
+fn growth_of(command: &Command) -> u64 {
+    match command {
+        Command::Set { key, value, .. } => OVERHEAD_BYTES + (key.name.len() + value.len()) as u64,
+        Command::Increment { key, .. } => OVERHEAD_BYTES + key.name.len() as u64 + INTEGER_BYTES,
+        _ => 0,
+    }
+}
+
+/// What one command entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// Log time in milliseconds, at most [`MAX_TIME_MS`].
+    pub stamp_ms: u64,
+    /// What to do then.
+    pub action: Action,
+}
+
+impl Proposal {
+    /// The encoding drawn above.
+    pub fn encode(&self) -> Bytes {
+        let mut buffer = Vec::with_capacity(64 + self.action.growth_bytes() as usize);
+        buffer.put_u8(VERSION);
+        buffer.put_u64_le(self.stamp_ms);
+        match &self.action {
+            Action::Tick => buffer.put_u8(0),
+            Action::Run { batch, session: None } => {
+                buffer.put_u8(1);
+                encode_batch(&mut buffer, batch);
+            }
+            Action::Run { batch, session: Some(stamp) } => {
+                buffer.put_u8(2);
+                buffer.put_u64_le(stamp.session);
+                buffer.put_u64_le(stamp.sequence);
+                encode_batch(&mut buffer, batch);
+            }
+            Action::OpenSession => buffer.put_u8(3),
+        }
+        buffer.into()
+    }
+
+    /// Reads what [`Proposal::encode`] wrote, sharing its memory.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(Malformed("unknown version of a proposal"));
+        }
+        let stamp_ms = reader.u64()?;
+        if stamp_ms > MAX_TIME_MS {
+            return Err(Malformed("a stamp beyond what a clock can say"));
+        }
+        let action = decode_action(&mut reader)?;
+        reader.finish()?;
+        Ok(Self { stamp_ms, action })
+    }
+}
+
+fn decode_action(reader: &mut Reader) -> Result<Action, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Action::Tick,
+        1 => Action::Run { batch: decode_batch(reader)?, session: None },
+        2 => {
+            let stamp = SessionStamp { session: reader.u64()?, sequence: reader.u64()? };
+            Action::Run { batch: decode_batch(reader)?, session: Some(stamp) }
+        }
+        3 => Action::OpenSession,
+        _ => return Err(Malformed("unknown action")),
+    })
+}
+
+fn encode_batch(buffer: &mut Vec<u8>, batch: &Batch) {
+    put_count(buffer, batch.guards.len());
+    for guard in &batch.guards {
+        encode_key(buffer, &guard.key);
+        buffer.put_u64_le(guard.version);
+    }
+    put_count(buffer, batch.commands.len());
+    for command in &batch.commands {
+        encode_command(buffer, command);
+    }
+}
+
+fn decode_batch(reader: &mut Reader) -> Result<Batch, Malformed> {
+    let guards = (0..reader.count(1 + 4 + 8)?)
+        .map(|_| Ok(Guard { key: decode_key(reader)?, version: reader.u64()? }))
+        .collect::<Result<_, _>>()?;
+    let commands =
+        (0..reader.count(1)?).map(|_| decode_command(reader)).collect::<Result<_, _>>()?;
+    Ok(Batch { guards, commands })
+}
+
+fn put_count(buffer: &mut Vec<u8>, count: usize) {
+    buffer.put_u32_le(u32::try_from(count).expect("the limit on batches is far below 2^32"));
+}
+
+fn encode_key(buffer: &mut Vec<u8>, key: &Key) {
+    buffer.put_u8(key.db);
+    put_bytes(buffer, &key.name);
+}
+
+fn decode_key(reader: &mut Reader) -> Result<Key, Malformed> {
+    Ok(Key { db: decode_db(reader)?, name: reader.bytes()? })
+}
+
+fn decode_db(reader: &mut Reader) -> Result<u8, Malformed> {
+    match reader.u8()? {
+        db if db < DATABASES => Ok(db),
+        _ => Err(Malformed("there is no such database")),
+    }
+}
+
+fn encode_command(buffer: &mut Vec<u8>, command: &Command) {
+    let mut keyed = |kind, key| {
+        buffer.put_u8(kind);
+        encode_key(buffer, key);
+    };
+    match command {
+        Command::Get(key) => keyed(0, key),
+        Command::Exists(key) => keyed(1, key),
+        Command::Ttl(key) => keyed(2, key),
+        Command::Count { db } => buffer.put_slice(&[3, *db]),
+        Command::Set { key, value, expiry, condition } => {
+            keyed(4, key);
+            put_bytes(buffer, value);
+            encode_expiry(buffer, *expiry);
+            encode_condition(buffer, condition);
+        }
+        Command::Delete(key) => keyed(5, key),
+        Command::Expire { key, expiry } => {
+            keyed(6, key);
+            encode_expiry(buffer, *expiry);
+        }
+        Command::Increment { key, by } => {
+            keyed(7, key);
+            buffer.put_i64_le(*by);
+        }
+        Command::Clear { db: Some(db) } => buffer.put_slice(&[8, *db]),
+        Command::Clear { db: None } => buffer.put_u8(9),
+    }
+}
+
+fn decode_command(reader: &mut Reader) -> Result<Command, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Command::Get(decode_key(reader)?),
+        1 => Command::Exists(decode_key(reader)?),
+        2 => Command::Ttl(decode_key(reader)?),
+        3 => Command::Count { db: decode_db(reader)? },
+        4 => Command::Set {
+            key: decode_key(reader)?,
+            value: reader.bytes()?,
+            expiry: decode_expiry(reader)?,
+            condition: decode_condition(reader)?,
+        },
+        5 => Command::Delete(decode_key(reader)?),
+        6 => Command::Expire { key: decode_key(reader)?, expiry: decode_expiry(reader)? },
+        7 => Command::Increment { key: decode_key(reader)?, by: reader.i64()? },
+        8 => Command::Clear { db: Some(decode_db(reader)?) },
+        9 => Command::Clear { db: None },
+        _ => return Err(Malformed("unknown command")),
+    })
+}
+
+fn encode_expiry(buffer: &mut Vec<u8>, expiry: Expiry) {
+    let (kind, ms) = match expiry {
+        Expiry::Never => (0, None),
+        Expiry::Keep => (1, None),
+        Expiry::AfterMs(ms) => (2, Some(ms)),
+        Expiry::AtMs(ms) => (3, Some(ms)),
+    };
+    buffer.put_u8(kind);
+    if let Some(ms) = ms {
+        buffer.put_u64_le(ms);
+    }
+}
+
+fn decode_expiry(reader: &mut Reader) -> Result<Expiry, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Expiry::Never,
+        1 => Expiry::Keep,
+        2 => Expiry::AfterMs(reader.u64()?),
+        3 => Expiry::AtMs(reader.u64()?),
+        _ => return Err(Malformed("unknown kind of expiry")),
+    })
+}
+
+fn encode_condition(buffer: &mut Vec<u8>, condition: &Condition) {
+    match condition {
+        Condition::Always => buffer.put_u8(0),
+        Condition::IfAbsent => buffer.put_u8(1),
+        Condition::IfPresent => buffer.put_u8(2),
+        Condition::IfValue(value) => {
+            buffer.put_u8(3);
+            put_bytes(buffer, value);
+        }
+        Condition::IfVersion(version) => {
+            buffer.put_u8(4);
+            buffer.put_u64_le(*version);
+        }
+    }
+}
+
+fn decode_condition(reader: &mut Reader) -> Result<Condition, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Condition::Always,
+        1 => Condition::IfAbsent,
+        2 => Condition::IfPresent,
+        3 => Condition::IfValue(reader.bytes()?),
+        4 => Condition::IfVersion(reader.u64()?),
+        _ => return Err(Malformed("unknown kind of condition")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_command() -> Vec<Command> {
+        let key = || Key { db: 15, name: "k".into() };
+        let set =
+            |expiry, condition| Command::Set { key: key(), value: "v".into(), expiry, condition };
+        vec![
+            Command::Get(key()),
+            Command::Exists(key()),
+            Command::Ttl(key()),
+            Command::Count { db: 3 },
+            set(Expiry::Never, Condition::Always),
+            set(Expiry::Keep, Condition::IfAbsent),
+            set(Expiry::AfterMs(1), Condition::IfPresent),
+            set(Expiry::AtMs(u64::MAX), Condition::IfValue("old".into())),
+            set(Expiry::Never, Condition::IfVersion(9)),
+            Command::Delete(key()),
+            Command::Expire { key: key(), expiry: Expiry::AfterMs(5) },
+            Command::Increment { key: key(), by: -3 },
+            Command::Clear { db: Some(2) },
+            Command::Clear { db: None },
+        ]
+    }
+
+    fn run(batch: Batch) -> Proposal {
+        Proposal { stamp_ms: 7, action: Action::Run { batch, session: None } }
+    }
+
+    #[test]
+    fn every_proposal_survives_its_encoding() {
+        let guards = vec![Guard { key: Key::new("g"), version: 4 }];
+        let batch = Batch { guards, commands: every_command() };
+        let session = Some(SessionStamp { session: 5, sequence: 6 });
+        let actions = [
+            Action::Tick,
+            Action::OpenSession,
+            Action::Run { batch: Batch::default(), session: None },
+            Action::Run { batch, session },
+        ];
+        for action in actions {
+            let proposal = Proposal { stamp_ms: MAX_TIME_MS, action };
+            let bytes = proposal.encode();
+            for end in 0..bytes.len() {
+                assert!(Proposal::decode(bytes.slice(..end)).is_err(), "cut at {end}");
+            }
+            assert_eq!(Proposal::decode(bytes), Ok(proposal));
+        }
+    }
+
+    /// Logs hold these bytes: if this test fails, old journals are unreadable.
+    #[test]
+    fn the_bytes_are_pinned() {
+        let tick = Proposal { stamp_ms: 0x0102, action: Action::Tick };
+        assert_eq!(tick.encode(), &[1, 2, 1, 0, 0, 0, 0, 0, 0, 0][..]);
+        let open = Proposal { stamp_ms: 0, action: Action::OpenSession };
+        assert_eq!(open.encode(), &[1, 0, 0, 0, 0, 0, 0, 0, 0, 3][..]);
+
+        let command = Command::Set {
+            key: Key { db: 2, name: "key".into() },
+            value: "v".into(),
+            expiry: Expiry::AfterMs(5),
+            condition: Condition::IfVersion(6),
+        };
+        let batch = Batch {
+            guards: vec![Guard { key: Key::new("g"), version: 4 }],
+            commands: vec![command, Command::Clear { db: None }],
+        };
+        let session = Some(SessionStamp { session: 8, sequence: 9 });
+        let proposal = Proposal { stamp_ms: 7, action: Action::Run { batch, session } };
+        let expected = [
+            &[1, 7, 0, 0, 0, 0, 0, 0, 0][..], // version, stamp
+            &[2, 8, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0], // run, session, sequence
+            &[1, 0, 0, 0, 0, 1, 0, 0, 0, b'g', 4, 0, 0, 0, 0, 0, 0, 0], // one guard
+            &[2, 0, 0, 0, 4, 2, 3, 0, 0, 0, b'k', b'e', b'y'], // two commands; set, key
+            &[1, 0, 0, 0, b'v'],              // value
+            &[2, 5, 0, 0, 0, 0, 0, 0, 0],     // after 5 ms
+            &[4, 6, 0, 0, 0, 0, 0, 0, 0],     // if version is 6
+            &[9],                             // clear all
+        ];
+        assert_eq!(proposal.encode(), expected.concat());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let bytes = run(Batch::of(Command::Count { db: 1 })).encode().to_vec();
+        let with = |at: usize, byte: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            Proposal::decode(bytes.into())
+        };
+        assert!(with(0, 1).is_ok());
+        assert!(with(0, 2).is_err(), "version");
+        assert!(with(8, 0x80).is_err(), "stamp");
+        assert!(with(9, 4).is_err(), "action");
+        assert!(with(13, 0xff).is_err(), "count of guards");
+        assert!(with(17, 0xff).is_err(), "count of commands");
+        assert!(with(18, 10).is_err(), "command");
+        assert!(with(19, DATABASES).is_err(), "database");
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(Proposal::decode(longer.into()).is_err(), "left over");
+    }
+
+    #[test]
+    fn a_decoded_value_shares_the_memory_of_its_entry() {
+        let value = Bytes::from(vec![7; 100]);
+        let bytes = run(Batch::of(Command::Set {
+            key: Key::new("k"),
+            value,
+            expiry: Expiry::Never,
+            condition: Condition::Always,
+        }))
+        .encode();
+        let decoded = Proposal::decode(bytes.clone()).unwrap();
+        let Action::Run { batch, .. } = decoded.action else { panic!("a run") };
+        let Command::Set { value, .. } = &batch.commands[0] else { panic!("a set") };
+        assert!(bytes.as_ptr_range().contains(&value.as_ptr()));
+    }
+
+    #[test]
+    fn only_what_stores_bytes_grows() {
+        let growth: Vec<u64> =
+            every_command().into_iter().map(|c| growth_bytes(&Batch::of(c))).collect();
+        assert_eq!(growth, [0, 0, 0, 0, 66, 66, 66, 66, 66, 0, 0, 85, 0, 0]);
+        assert_eq!(Action::OpenSession.growth_bytes(), SESSION_BYTES);
+    }
+}

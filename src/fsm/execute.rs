@@ -1,0 +1,230 @@
+//! What each command does, at one index and one moment of log time.
+//!
+//! A command never asks what time it is: it is told. At that time a key whose
+//! deadline is not later is absent for every command, whether it has been
+//! removed or not. So a `Set` over it starts afresh, and neither `Expire` nor
+//! `Increment` brings it back.
+
+use super::command::MAX_TIME_MS;
+use super::item::{Item, NEVER};
+use super::store::Store;
+use crate::request::{
+    Answer, Batch, Command, Condition, DATABASES, ErrorKind, Expiry, Failure, Guard,
+    Item as ItemAnswer, Key, Reply, Ttl,
+};
+
+/// The store at one moment: what reads see.
+pub struct View<'a> {
+    /// All items.
+    pub store: &'a Store,
+    /// Log time.
+    pub now_ms: u64,
+}
+
+impl<'a> View<'a> {
+    /// An item, unless it is past its deadline.
+    fn live(&self, key: &Key) -> Option<&'a Item> {
+        self.store.find(key).filter(|item| item.is_live(self.now_ms))
+    }
+
+    /// The version of a key; 0 if it is absent.
+    fn version(&self, key: &Key) -> u64 {
+        self.live(key).map_or(0, Item::version)
+    }
+
+    /// Whether every guard holds.
+    pub fn holds(&self, guards: &[Guard]) -> bool {
+        guards.iter().all(|guard| self.version(&guard.key) == guard.version)
+    }
+
+    /// The reply to a batch of reads. A write in it is refused: its place is
+    /// the log.
+    pub fn query(&self, batch: &Batch) -> Reply {
+        if !self.holds(&batch.guards) {
+            return Reply::GuardFailed;
+        }
+        let answers: Option<Vec<_>> = batch.commands.iter().map(|c| self.read(c)).collect();
+        match answers {
+            Some(answers) => Reply::Answers(answers),
+            None => Reply::Error(ErrorKind::Invalid, "a write among reads".to_owned()),
+        }
+    }
+
+    /// The answer to a read; `None` if the command is a write.
+    fn read(&self, command: &Command) -> Option<Answer> {
+        Some(match command {
+            Command::Get(key) => Answer::Item(
+                self.live(key)
+                    .map(|item| ItemAnswer { value: item.value_bytes(), version: item.version() }),
+            ),
+            Command::Exists(key) => Answer::Integer(i64::from(self.live(key).is_some())),
+            Command::Ttl(key) => Answer::Ttl(self.ttl(key)),
+            Command::Count { db } => {
+                let count = self.store.count_live(*db, self.now_ms);
+                Answer::Integer(i64::try_from(count).unwrap_or(i64::MAX))
+            }
+            _ => return None,
+        })
+    }
+
+    fn ttl(&self, key: &Key) -> Ttl {
+        match self.live(key).map(Item::deadline_ms) {
+            None => Ttl::Absent,
+            Some(NEVER) => Ttl::Never,
+            Some(deadline_ms) => Ttl::Ms(deadline_ms - self.now_ms),
+        }
+    }
+
+    fn satisfies(&self, key: &Key, condition: &Condition) -> bool {
+        match condition {
+            Condition::Always => true,
+            Condition::IfAbsent => self.live(key).is_none(),
+            Condition::IfPresent => self.live(key).is_some(),
+            Condition::IfValue(value) => self.live(key).is_some_and(|item| item.value() == value),
+            Condition::IfVersion(version) => self.version(key) == *version,
+        }
+    }
+
+    /// The absolute deadline that an expiry means for this key now.
+    fn deadline_ms(&self, key: &Key, expiry: Expiry) -> Result<u64, Failure> {
+        let deadline_ms = match expiry {
+            Expiry::Never => return Ok(NEVER),
+            Expiry::Keep => return Ok(self.live(key).map_or(NEVER, Item::deadline_ms)),
+            Expiry::AfterMs(ms) => self.now_ms.checked_add(ms).ok_or(Failure::InvalidExpiry)?,
+            Expiry::AtMs(ms) => ms,
+        };
+        if deadline_ms > MAX_TIME_MS { Err(Failure::InvalidExpiry) } else { Ok(deadline_ms) }
+    }
+}
+
+/// The store at one entry of the log: what writes change.
+pub struct Execution<'a> {
+    /// All items.
+    pub store: &'a mut Store,
+    /// Log time.
+    pub now_ms: u64,
+    /// The index of the entry, which becomes the version of what it writes.
+    pub index: u64,
+}
+
+impl Execution<'_> {
+    fn view(&self) -> View<'_> {
+        View { store: self.store, now_ms: self.now_ms }
+    }
+
+    /// Runs a batch: all of it or, if a guard does not hold, nothing.
+    pub fn run(&mut self, batch: &Batch) -> Reply {
+        if !self.view().holds(&batch.guards) {
+            return Reply::GuardFailed;
+        }
+        Reply::Answers(batch.commands.iter().map(|command| self.execute(command)).collect())
+    }
+
+    fn execute(&mut self, command: &Command) -> Answer {
+        if let Some(answer) = self.view().read(command) {
+            return answer;
+        }
+        let result = match command {
+            Command::Set { key, value, expiry, condition } => {
+                self.set(key, value, *expiry, condition)
+            }
+            Command::Delete(key) => Ok(Answer::Integer(i64::from(self.delete(key)))),
+            Command::Expire { key, expiry } => self.expire(key, *expiry),
+            Command::Increment { key, by } => self.increment(key, *by),
+            Command::Clear { db } => Ok(self.clear(*db)),
+            Command::Get(_) | Command::Exists(_) | Command::Ttl(_) | Command::Count { .. } => {
+                unreachable!("reads were answered above")
+            }
+        };
+        result.unwrap_or_else(Answer::Failed)
+    }
+
+    /// A deadline that is not in the future stores nothing and removes what was
+    /// there: the same, to everyone, as storing it and letting it expire.
+    fn set(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        expiry: Expiry,
+        condition: &Condition,
+    ) -> Result<Answer, Failure> {
+        let deadline_ms = self.view().deadline_ms(key, expiry)?;
+        if !self.view().satisfies(key, condition) {
+            return Ok(Answer::NotStored { version: self.view().version(key) });
+        }
+        if deadline_ms > self.now_ms {
+            self.put(key, value, deadline_ms);
+        } else {
+            self.delete(key);
+        }
+        Ok(Answer::Stored { version: self.index })
+    }
+
+    fn put(&mut self, key: &Key, value: &[u8], deadline_ms: u64) {
+        self.store.put(key.db, Item::new(&key.name, value, deadline_ms, self.index));
+    }
+
+    /// A key past its deadline is absent already and left to its turn.
+    fn delete(&mut self, key: &Key) -> bool {
+        self.view().live(key).is_some() && self.store.remove(key.db, &key.name)
+    }
+
+    fn expire(&mut self, key: &Key, expiry: Expiry) -> Result<Answer, Failure> {
+        let deadline_ms = self.view().deadline_ms(key, expiry)?;
+        let Some(item) = self.view().live(key) else { return Ok(Answer::Integer(0)) };
+        let old_deadline_ms = item.deadline_ms();
+        match expiry {
+            Expiry::Keep => return Ok(Answer::Integer(1)),
+            Expiry::Never if old_deadline_ms == NEVER => return Ok(Answer::Integer(0)),
+            _ if deadline_ms > self.now_ms => {
+                self.store.set_deadline(key, deadline_ms, self.index);
+            }
+            _ => {
+                self.delete(key);
+            }
+        }
+        Ok(Answer::Integer(1))
+    }
+
+    fn increment(&mut self, key: &Key, by: i64) -> Result<Answer, Failure> {
+        let (old, deadline_ms) = match self.view().live(key) {
+            Some(item) => (integer(item.value())?, item.deadline_ms()),
+            None => (0, NEVER),
+        };
+        let new = old.checked_add(by).ok_or(Failure::Overflow)?;
+        self.put(key, new.to_string().as_bytes(), deadline_ms);
+        Ok(Answer::Integer(new))
+    }
+
+    fn clear(&mut self, db: Option<u8>) -> Answer {
+        match db {
+            Some(db) => self.store.clear(db),
+            None => (0..DATABASES).for_each(|db| self.store.clear(db)),
+        }
+        Answer::Done
+    }
+}
+
+/// A decimal as Redis reads it: no plus, no leading zeros, no spaces, no "-0".
+fn integer(value: &[u8]) -> Result<i64, Failure> {
+    let text = std::str::from_utf8(value).map_err(|_| Failure::NotAnInteger)?;
+    let number: i64 = text.parse().map_err(|_| Failure::NotAnInteger)?;
+    if number.to_string() == text { Ok(number) } else { Err(Failure::NotAnInteger) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_decimals_are_integers() {
+        for number in [0, 1, -1, 10, i64::MAX, i64::MIN] {
+            assert_eq!(integer(number.to_string().as_bytes()), Ok(number));
+        }
+        let others = ["", "+1", "01", "-0", " 1", "1 ", "1.0", "0x1", "9223372036854775808", "-"];
+        for text in others {
+            assert_eq!(integer(text.as_bytes()), Err(Failure::NotAnInteger), "{text:?}");
+        }
+        assert_eq!(integer(&[0xff]), Err(Failure::NotAnInteger));
+    }
+}
