@@ -1,4 +1,4 @@
-//! What is counted, and what it really costs.
+//! What is counted, freed and refused.
 
 use super::*;
 
@@ -61,33 +61,4 @@ fn a_clear_does_not_look_at_keys() {
     let turns = (1..).find(|_| !node.fsm.reclaim(1000)).unwrap();
     assert!((30..=60).contains(&turns), "{turns}");
     assert_eq!((node.value("1"), node.value("2")), (Some("new".into()), None));
-}
-
-fn resident_bytes() -> u64 {
-    let status = std::process::Command::new("ps")
-        .args(["-o", "rss=", "-p", &std::process::id().to_string()])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&status.stdout).trim().parse::<u64>().unwrap() * 1024
-}
-
-/// `cargo test --release --lib fsm::tests::memory -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement: resident memory per key"]
-fn measure_bytes_per_key() {
-    for expiry in [Expiry::Never, Expiry::AfterMs(1_000_000)] {
-        let before = resident_bytes();
-        let mut node = Fsm::new(Limits::default());
-        const KEYS: u64 = 1_000_000;
-        for i in 0..KEYS {
-            // Names in an order that is not their own.
-            let name = format!("{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let command = set(&name, &"v".repeat(100), expiry);
-            let action = Action::Run { batch: Batch::of(command), session: None };
-            node.apply(i + 1, &Proposal { stamp_ms: i / 100, action });
-        }
-        let resident = (resident_bytes() - before) / KEYS;
-        let counted = node.memory_bytes() / KEYS;
-        println!("{expiry:?}: resident {resident} B per key, counted {counted}");
-    }
 }
