@@ -55,18 +55,22 @@ impl Item {
     /// Copies name and value together.
     pub fn new(name: &[u8], value: &[u8], deadline_ms: u64, version: u64) -> Self {
         let is_large = value.len() >= LARGE_BYTES;
-        let tail = if is_large { HASH_BYTES } else { 0 };
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + name.len() + value.len() + tail);
-        bytes.extend_from_slice(&deadline_ms.to_le_bytes());
-        bytes.extend_from_slice(&version.to_le_bytes());
-        let length = u32::try_from(name.len()).expect("the limit on names is far below 4 GiB");
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(name);
-        bytes.extend_from_slice(value);
+        let start = HEADER_BYTES + name.len();
+        let end = start + value.len();
+        let length = if is_large { end + HASH_BYTES } else { end };
+        // Made in its final place: from a `Vec` it would be copied once more.
+        let mut item: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+        let bytes = Arc::get_mut(&mut item).expect("nobody else has it yet");
+        let name_length = u32::try_from(name.len()).expect("names are far below 4 GiB");
+        LittleEndian::write_u64(bytes, deadline_ms);
+        LittleEndian::write_u64(&mut bytes[8..], version);
+        LittleEndian::write_u32(&mut bytes[16..], name_length);
+        bytes[HEADER_BYTES..start].copy_from_slice(name);
+        bytes[start..end].copy_from_slice(value);
         if is_large {
-            bytes.extend_from_slice(&content_hash(name, value).to_le_bytes());
+            LittleEndian::write_u64(&mut bytes[end..], content_hash(name, value));
         }
-        Self(bytes.into())
+        Self(item)
     }
 
     /// When it goes away, in log time; [`NEVER`] if it stays.
