@@ -236,13 +236,13 @@ impl Slots {
         due.map(|(_, item)| item.name()).filter(|name| Place::of(name) == place).min()
     }
 
-    /// The leaf that a write to this place will touch. If the slot has none, it
-    /// gets one that counts as seen by snapshot `visited`.
-    pub fn leaf_mut(&mut self, place: Place, visited: u32) -> &mut Leaf {
+    /// The leaf that a write to this place will touch, a new one if the slot has
+    /// none.
+    pub fn leaf_mut(&mut self, place: Place) -> &mut Leaf {
         let slot = &mut self.slots[place.slot()];
         if slot.leaves.is_empty() {
             slot.leaves.reserve_exact(1);
-            slot.leaves.push(Leaf { visited, ..Leaf::default() });
+            slot.leaves.push(Leaf::default());
         }
         let leaf = place.leaf(slot.leaves.len());
         &mut slot.leaves[leaf]
@@ -331,7 +331,7 @@ mod tests {
 
     fn put(slots: &mut Slots, name: &[u8], value: &[u8]) -> Option<Item> {
         let place = Place::of(name);
-        slots.leaf_mut(place, 0);
+        slots.leaf_mut(place);
         slots.put(place, Item::new(name, value, NEVER, 1))
     }
 

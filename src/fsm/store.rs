@@ -238,7 +238,7 @@ impl Store {
     fn before_write(&mut self, db: u8, place: Place) {
         self.bound_walk();
         let database = self.databases[usize::from(db)].get_or_insert_default();
-        let leaf = database.slots.leaf_mut(place, self.snapshots);
+        let leaf = database.slots.leaf_mut(place);
         if let Some(walk) = &mut self.walk {
             walk.before_write(db, leaf);
         }
