@@ -413,7 +413,7 @@ mod tests {
     fn only_what_stores_bytes_grows() {
         let growth: Vec<u64> =
             every_command().into_iter().map(|c| growth_bytes(&Batch::of(c))).collect();
-        assert_eq!(growth, [0, 0, 0, 0, 66, 66, 66, 66, 66, 0, 0, 85, 0, 0]);
+        assert_eq!(growth, [0, 0, 0, 0, 74, 74, 74, 74, 74, 0, 0, 93, 0, 0]);
         assert_eq!(Action::OpenSession.growth_bytes(), SESSION_BYTES);
     }
 }

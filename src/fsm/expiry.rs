@@ -10,7 +10,8 @@
 
 use super::slots::Place;
 
-const CHUNK_ENTRIES: usize = 512;
+/// The longest chunk.
+pub const CHUNK_ENTRIES: usize = 512;
 
 /// One key's deadline. The order is that in which keys are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -25,7 +25,7 @@ use super::item::{Item, name_hash};
 pub const SLOTS: usize = 16_384;
 
 /// How many items a leaf holds on average before one splits.
-const LEAF_KEYS: usize = 64;
+pub const LEAF_KEYS: usize = 64;
 
 const HASH_BITS: u32 = 50;
 const TAG_BITS: u32 = 16;

@@ -4,7 +4,7 @@
 //! write to a leaf that it has not seen shows it that leaf first. So what is
 //! taken is the state at the index where the walk began, each item once.
 //! Taking a leaf clones references; they queue here until
-//! [`Walk::take_piece`] cuts them into pieces.
+//! [`Store::walk_on`] cuts them into pieces.
 //!
 //! ```text
 //!            write to an unseen leaf ──┐
