@@ -1,1 +1,4 @@
 //! The durable journal.
+
+pub mod disk;
+pub mod faulty;
