@@ -235,14 +235,13 @@ impl FaultyDisk {
     /// The last operation before a crash point, for failure messages.
     pub fn operation(&self, at: usize) -> String {
         let machine = self.machine();
-        let text = match at.checked_sub(1).and_then(|last| machine.history.get(last)) {
+        match at.checked_sub(1).and_then(|last| machine.history.get(last)) {
             Some(Operation::Write { inode, offset, bytes }) => {
                 format!("Write {{ inode: {inode}, offset: {offset}, {} bytes }}", bytes.len())
             }
             Some(operation) => format!("{operation:?}"),
             None => "nothing".to_owned(),
-        };
-        text
+        }
     }
 
     /// The disk as it is found after a crash behind the first `at` operations.

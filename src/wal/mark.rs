@@ -1,0 +1,108 @@
+//! The mark: how far a segment is known to be synced.
+//!
+//! In a pre-written segment zeros are what the end of the log looks like, and
+//! also what a lost page looks like. The mark tells them apart: up to it every
+//! byte was synced once, and whatever does not read back is damage.
+//!
+//! ```text
+//!  ┌───────┬───────┬─────────────┬───────────┬─────────┬───────┐
+//!  │ magic │ crc   │ segment u64 │ batch u64 │ end u64 │ chain │  36 bytes of
+//!  │ u32   │ u32   │             │           │         │ u32   │  one sector
+//!  └───────┴───────┴─────────────┴───────────┴─────────┴───────┘
+//!   crc over all behind it · batch: the last one synced · end: the offset
+//!   behind it · chain: the CRC of its seal
+//! ```
+//!
+//! It is written when the sync of a batch has returned and is itself carried to
+//! the disk by the sync of the next, so it costs no sync of its own and lags by
+//! one batch under load. When there is nothing else to do, and when a segment
+//! closes, it is synced.
+//!
+//! Two sectors take turns. A power cut can destroy the one being written;
+//!
+//! 1. the other one then holds the mark before it, which the sync that came
+//!    between has made durable;
+//! 2. a mark that is there whole is true, because it was written after the sync
+//!    that it reports;
+//! 3. no mark at all means nothing is vouched for yet: the first batch of the
+//!    segment is in flight.
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use super::record::{Position, SECTOR_BYTES};
+
+const MAGIC: u32 = 0x4b52_4d52; // "RMRK"
+const USED_BYTES: usize = 36;
+
+/// Up to where a segment was synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Which segment; it is part of the check only.
+    pub segment: u64,
+    /// The offset behind the last synced batch.
+    pub end: u64,
+    /// What the next batch follows.
+    pub position: Position,
+}
+
+impl Mark {
+    /// The offsets of the two sectors.
+    pub const SLOTS: [u64; 2] = [SECTOR_BYTES as u64, 2 * SECTOR_BYTES as u64];
+
+    /// One sector.
+    pub fn encode(&self) -> [u8; SECTOR_BYTES] {
+        let mut sector = [0; SECTOR_BYTES];
+        LittleEndian::write_u32(&mut sector[0..4], MAGIC);
+        LittleEndian::write_u64(&mut sector[8..16], self.segment);
+        LittleEndian::write_u64(&mut sector[16..24], self.position.batch - 1);
+        LittleEndian::write_u64(&mut sector[24..32], self.end);
+        LittleEndian::write_u32(&mut sector[32..36], self.position.chain);
+        let crc = crc32fast::hash(&sector[8..USED_BYTES]);
+        LittleEndian::write_u32(&mut sector[4..8], crc);
+        sector
+    }
+
+    /// The mark in a sector, if a whole one of this segment is there.
+    pub fn decode(sector: &[u8], segment: u64) -> Option<Self> {
+        let sector = sector.get(..USED_BYTES)?;
+        let whole = LittleEndian::read_u32(&sector[0..4]) == MAGIC
+            && LittleEndian::read_u32(&sector[4..8]) == crc32fast::hash(&sector[8..])
+            && LittleEndian::read_u64(&sector[8..16]) == segment;
+        let batch = LittleEndian::read_u64(&sector[16..24]).checked_add(1)?;
+        let chain = LittleEndian::read_u32(&sector[32..36]);
+        let end = LittleEndian::read_u64(&sector[24..32]);
+        whole.then_some(Self { segment, end, position: Position { batch, chain } })
+    }
+
+    /// The latest mark of a segment whose bytes these are, and its slot.
+    pub fn find(bytes: &[u8], segment: u64) -> Option<(usize, Self)> {
+        (0..2)
+            .filter_map(|slot| {
+                let sector = bytes.get(Self::SLOTS[slot] as usize..)?;
+                Some((slot, Self::decode(sector, segment)?))
+            })
+            .max_by_key(|(_, mark)| mark.position.batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(batch: u64) -> Mark {
+        Mark { segment: 4, end: 8192, position: Position { batch, chain: 77 } }
+    }
+
+    #[test]
+    fn marks_take_turns_and_the_latest_whole_one_counts() {
+        let mut bytes = vec![0; 3 * SECTOR_BYTES];
+        assert_eq!(Mark::find(&bytes, 4), None, "zeros are no mark");
+        for (slot, mark) in Mark::SLOTS.into_iter().zip([mark(2), mark(3)]) {
+            bytes[slot as usize..slot as usize + SECTOR_BYTES].copy_from_slice(&mark.encode());
+        }
+        assert_eq!(Mark::find(&bytes, 4), Some((1, mark(3))));
+        assert_eq!(Mark::find(&bytes, 5), None, "another segment's");
+        bytes[Mark::SLOTS[1] as usize + 30] ^= 1;
+        assert_eq!(Mark::find(&bytes, 4), Some((0, mark(2))), "a torn one leaves the other");
+    }
+}
