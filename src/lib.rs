@@ -24,6 +24,7 @@
 
 pub mod encoding;
 pub mod fsm;
+pub mod protocol;
 pub mod raft;
 pub mod request;
 pub mod wal;

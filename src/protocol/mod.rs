@@ -1,0 +1,382 @@
+//! The wire formats that clients speak, and how a connection's is recognised.
+//!
+//! One port serves every protocol. The first bytes of a connection decide which
+//! it speaks ([`recognise`]), for good: a protocol never changes under way, so
+//! the body of an HTTP request can never be taken for commands.
+//!
+//! A [`Codec`] is the server's side of one connection. It is pure: bytes in,
+//! [`Request`] out, [`Reply`] in, bytes out. How a reply looks may depend on how
+//! the request was put (the oldest SET is answered with one byte), so every
+//! request travels with a small [`Shape`] that only its codec understands, and
+//! the connection hands it back with the reply.
+//!
+//! Whatever arrives is foreign: it is measured against [`Limits`] before it
+//! sizes anything, a truncated request is no request, and what cannot be
+//! understood ends the connection with a [`ProtocolError`], never the process.
+//!
+//! So far only [`binary`] has a codec; RESP, HTTP and text are recognised.
+
+pub mod binary;
+
+use bytes::BytesMut;
+
+use crate::encoding::Malformed;
+use crate::request::{Reply, Request};
+
+/// What one request or reply may measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A key.
+    pub key_bytes: usize,
+    /// A value.
+    pub value_bytes: usize,
+    /// The name or address of a node.
+    pub name_bytes: usize,
+    /// Commands that take effect together, and guards on them.
+    pub batch_commands: usize,
+    /// A whole request.
+    pub request_bytes: usize,
+    /// A whole reply. A larger one is replaced by an error that says so.
+    pub reply_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes: 64 << 10,
+            value_bytes: 16 << 20,
+            name_bytes: 1 << 10,
+            batch_commands: 10_000,
+            request_bytes: 32 << 20,
+            reply_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether `size` of `what` is within `limit`.
+    fn check(what: &'static str, size: usize, limit: usize) -> Result<(), ProtocolError> {
+        if size <= limit { Ok(()) } else { Err(ProtocolError::OverLimit { what, size, limit }) }
+    }
+}
+
+/// Why a connection has to end: from here on its bytes have no meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// No request begins with this byte.
+    #[error("unknown opcode 0x{0:02x}")]
+    UnknownOpcode(u8),
+    /// A length or count, negative ones included, that nothing may have.
+    #[error("{what} of {size} is over the limit of {limit}")]
+    OverLimit {
+        /// Of what.
+        what: &'static str,
+        /// What was declared; a negative length reads as one above 2^31.
+        size: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The fields do not fill their frame, or hold what the format does not know.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// How the reply to a request is to be written. Only the codec that made it
+/// knows its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape(u32);
+
+/// One request, as far as a codec can take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// To be executed.
+    Ask(Request),
+    /// Already answered: it was well framed and made no sense. The reply takes
+    /// its place in the order of replies.
+    Answered(Reply),
+}
+
+/// The server's side of one connection.
+pub trait Codec {
+    /// Takes exactly one request off the front of `input`, or nothing while it
+    /// is incomplete. Keys and values share the memory of `input`, so whoever
+    /// keeps a small one for long copies it.
+    ///
+    /// After an error the connection answers what it already took, then
+    /// [`Codec::farewell`], and closes.
+    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<(Incoming, Shape)>, ProtocolError>;
+
+    /// Appends the reply to the request that came with `shape`. Replies are
+    /// written in the order of their requests.
+    fn encode(&mut self, shape: Shape, reply: &Reply, output: &mut BytesMut);
+
+    /// Appends what the peer is told before an error ends the connection.
+    fn farewell(&mut self, _error: &ProtocolError, _output: &mut BytesMut) {}
+}
+
+/// A wire format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Ours: [`binary`].
+    Binary,
+    /// Redis' protocol.
+    Resp,
+    /// HTTP/1.0 and HTTP/1.1.
+    Http,
+    /// A command per line.
+    Text,
+}
+
+/// What the first bytes of a connection say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recognition {
+    /// Not enough to tell.
+    NeedMore,
+    /// The connection speaks this, from its first byte on.
+    Protocol(Protocol),
+    /// Nothing we speak.
+    Close(CloseReason),
+}
+
+/// Why a connection ends before it has a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// A ClientHello.
+    #[error("TLS is not supported")]
+    Tls,
+    /// No protocol begins with such a byte.
+    #[error("not a protocol of ours")]
+    Foreign,
+    /// An HTTP request line without an end.
+    #[error("HTTP request line is too long")]
+    LineTooLong,
+    /// HTTP/2 without negotiation.
+    #[error("HTTP/2 is not supported")]
+    Http2,
+    /// A browser was made to talk to us: `POST …` or `Host:` as a text command.
+    #[error("a cross-protocol request")]
+    CrossProtocol,
+}
+
+impl CloseReason {
+    /// What the peer is told before the close.
+    pub fn farewell(self) -> &'static [u8] {
+        match self {
+            Self::LineTooLong => {
+                b"HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            }
+            Self::Http2 => {
+                b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            }
+            Self::Tls | Self::Foreign | Self::CrossProtocol => b"",
+        }
+    }
+}
+
+/// How long an HTTP request line may be.
+const REQUEST_LINE_BYTES: usize = 8 << 10;
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+const HTTP_METHODS: [&[u8]; 9] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"];
+
+/// Decides what a connection speaks from the bytes it began with.
+///
+/// | first byte | protocol |
+/// |---|---|
+/// | 0x01–0x1F except 0x09, 0x0A, 0x0D, 0x16 | binary |
+/// | 0x16 | a TLS ClientHello: close |
+/// | `*` | RESP |
+/// | 0x00, 0x7F–0xFF | close |
+/// | 0x09, 0x0A, 0x0D or printable | HTTP if the line is a request line of HTTP/1, else text |
+///
+/// Only a line that begins like a request line (`GET /`) has to wait for its
+/// end; every other one is text as soon as it differs from that.
+pub fn recognise(bytes: &[u8]) -> Recognition {
+    let Some(&first) = bytes.first() else { return Recognition::NeedMore };
+    match first {
+        b'\t' | b'\n' | b'\r' => Recognition::Protocol(Protocol::Text),
+        0x16 => Recognition::Close(CloseReason::Tls),
+        0x01..=0x1f => Recognition::Protocol(Protocol::Binary),
+        b'*' => Recognition::Protocol(Protocol::Resp),
+        0x00 | 0x7f..=0xff => Recognition::Close(CloseReason::Foreign),
+        _ => recognise_line(bytes),
+    }
+}
+
+/// HTTP, text, or one of the two that pretends to be the other.
+fn recognise_line(bytes: &[u8]) -> Recognition {
+    if bytes.starts_with(HTTP2_PREFACE) {
+        return Recognition::Close(CloseReason::Http2);
+    }
+    match begins_like_http(bytes) {
+        Prefix::Full => recognise_request_line(bytes),
+        Prefix::Part => Recognition::NeedMore,
+        Prefix::No if HTTP2_PREFACE.starts_with(bytes) => Recognition::NeedMore,
+        Prefix::No => recognise_text(bytes),
+    }
+}
+
+/// Text, unless its first word is one that only a browser would send.
+fn recognise_text(bytes: &[u8]) -> Recognition {
+    let traps: [&[u8]; 2] = [b"POST ", b"HOST:"];
+    let is = |trap: &[u8]| bytes.len() >= trap.len() && prefix_ignoring_case(trap, bytes);
+    let may_be = |trap: &[u8]| bytes.len() < trap.len() && prefix_ignoring_case(trap, bytes);
+    if traps.into_iter().any(is) {
+        Recognition::Close(CloseReason::CrossProtocol)
+    } else if traps.into_iter().any(may_be) {
+        Recognition::NeedMore
+    } else {
+        Recognition::Protocol(Protocol::Text)
+    }
+}
+
+fn prefix_ignoring_case(a: &[u8], b: &[u8]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a.eq_ignore_ascii_case(b))
+}
+
+/// How much of `GET /` and its like is there.
+enum Prefix {
+    Full,
+    Part,
+    No,
+}
+
+fn begins_like_http(bytes: &[u8]) -> Prefix {
+    let targets: [&[u8]; 3] = [b"/", b"*", b"http"];
+    let mut found = Prefix::No;
+    for method in HTTP_METHODS {
+        for target in targets {
+            let opening = [method, b" ", target].concat();
+            if bytes.starts_with(&opening) {
+                return Prefix::Full;
+            }
+            if opening.starts_with(bytes) {
+                found = Prefix::Part;
+            }
+        }
+    }
+    found
+}
+
+/// The line began like HTTP; its end tells.
+fn recognise_request_line(bytes: &[u8]) -> Recognition {
+    let window = &bytes[..bytes.len().min(REQUEST_LINE_BYTES)];
+    let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
+        let full = window.len() == REQUEST_LINE_BYTES;
+        return if full {
+            Recognition::Close(CloseReason::LineTooLong)
+        } else {
+            Recognition::NeedMore
+        };
+    };
+    let line = window[..end].strip_suffix(b"\r").unwrap_or(&window[..end]);
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    match words[..] {
+        [_, _, b"HTTP/1.0" | b"HTTP/1.1"] => Recognition::Protocol(Protocol::Http),
+        _ => recognise_text(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CloseReason::*;
+    use Protocol::*;
+    use Recognition::{Close, NeedMore, Protocol as Is};
+
+    /// What a connection that begins like this is, and after how many bytes
+    /// that is known.
+    const TABLE: &[(&[u8], usize, Recognition)] = &[
+        (b"", 0, NeedMore),
+        // The native protocol, old and extended.
+        (b"\x01\x03\x00\x00\x00K_0", 1, Is(Binary)),
+        (b"\x02", 1, Is(Binary)),
+        (b"\x10", 1, Is(Binary)),
+        (b"\x1f", 1, Is(Binary)),
+        // TLS.
+        (b"\x16\x03\x01", 1, Close(Tls)),
+        // RESP; what follows the star does not matter.
+        (b"*1\r\n$4\r\nPING\r\n", 1, Is(Resp)),
+        (b"* / HTTP/1.1\r\n", 1, Is(Resp)),
+        // Nothing we know.
+        (b"\x00", 1, Close(Foreign)),
+        (b"\x7f", 1, Close(Foreign)),
+        (b"\xff", 1, Close(Foreign)),
+        // White space in front is text.
+        (b"\r\nGET / HTTP/1.1\r\n", 1, Is(Text)),
+        (b"\tGET k", 1, Is(Text)),
+        (b"\nPING\n", 1, Is(Text)),
+        (b" GET / HTTP/1.1\r\n", 1, Is(Text)),
+        // HTTP needs its whole line.
+        (b"GET /foo HTTP/1.1\r\n", 19, Is(Http)),
+        (b"GET /foo HTTP/1.0\n", 18, Is(Http)),
+        (b"OPTIONS * HTTP/1.1\r\n", 20, Is(Http)),
+        (b"GET http://a/b HTTP/1.1\r\n", 25, Is(Http)),
+        (b"POST /key HTTP/1.1\r\n", 20, Is(Http)),
+        (b"GET /foo HTTP/1.1", 17, NeedMore),
+        (b"GET htt", 7, NeedMore),
+        // Text that looks a little like HTTP.
+        (b"GET foo\n", 5, Is(Text)),
+        (b"GET /foo\r\n", 10, Is(Text)),
+        (b"GET /foo bar HTTP/1.1\r\n", 23, Is(Text)),
+        (b"GET /foo HTTP/2.0\r\n", 19, Is(Text)),
+        (b"GET htp HTTP/1.1\r\n", 7, Is(Text)),
+        (b"GET\n", 4, Is(Text)),
+        (b"GETX", 4, Is(Text)),
+        (b"get /foo HTTP/1.1\r\n", 1, Is(Text)),
+        (b"SET k HTTP/1.1\r\n", 1, Is(Text)),
+        (b"PING\r\n", 2, Is(Text)),
+        (b"~", 1, Is(Text)),
+        // HTTP/2.
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 14, Close(Http2)),
+        (b"PRI * HTTP/1.1\r\n", 12, Is(Text)),
+        // A browser lured into talking to us.
+        (b"POST foo HTTP/1.1\r\n", 6, Close(CrossProtocol)),
+        (b"POST /foo\r\n", 11, Close(CrossProtocol)),
+        (b"Host: example\r\n", 5, Close(CrossProtocol)),
+        (b"host:x", 5, Close(CrossProtocol)),
+        (b"Hosts", 5, Is(Text)),
+    ];
+
+    #[test]
+    fn a_connection_is_what_its_first_bytes_say() {
+        for (bytes, known, expected) in TABLE {
+            let text = String::from_utf8_lossy(bytes);
+            for length in 0..=bytes.len() {
+                let expected = if length < *known { NeedMore } else { *expected };
+                assert_eq!(recognise(&bytes[..length]), expected, "{length} bytes of {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_first_byte_is_decided() {
+        for byte in 0..=u8::MAX {
+            let expected = match byte {
+                0x16 => Close(Tls),
+                b'\t' | b'\n' | b'\r' => Is(Text),
+                0x01..=0x1f => Is(Binary),
+                b'*' => Is(Resp),
+                0 | 0x7f.. => Close(Foreign),
+                b'C' | b'D' | b'G' | b'H' | b'h' | b'O' | b'P' | b'p' | b'T' => NeedMore,
+                _ => Is(Text),
+            };
+            assert_eq!(recognise(&[byte]), expected, "byte 0x{byte:02x}");
+        }
+    }
+
+    #[test]
+    fn a_request_line_ends_within_8_kib() {
+        let mut line = b"GET /".to_vec();
+        line.resize(REQUEST_LINE_BYTES - 1, b'a');
+        assert_eq!(recognise(&line), NeedMore);
+        line.push(b'a');
+        assert_eq!(recognise(&line), Close(LineTooLong));
+        assert!(LineTooLong.farewell().starts_with(b"HTTP/1.1 414"));
+        // A line that cannot be HTTP is for text's own, larger limit.
+        line[4] = b'a';
+        assert_eq!(recognise(&line), Is(Text));
+    }
+}
