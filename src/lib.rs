@@ -22,6 +22,7 @@
 //! Where to start: [`request`] for what can be asked, [`raft`] for how it is
 //! agreed on, [`fsm`] for what it does, [`wal`] for how it survives.
 
+pub mod client;
 pub mod encoding;
 pub mod fsm;
 pub mod protocol;
