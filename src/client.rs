@@ -336,6 +336,12 @@ impl Client {
         self.at = (self.at + 1) % self.addresses.len().max(1);
     }
 
+    /// Whether there is a connection. A lost one took with it the replies to
+    /// everything that was sent.
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// Queues a request whose reply [`Client::receive`] will return. For
     /// callers that keep a pipeline full; neither stamps nor fails over.
     pub async fn send(&mut self, request: &Request) -> Result<(), Error> {
@@ -347,8 +353,9 @@ impl Client {
         sent.map_err(|error| Error::Refused(ErrorKind::Invalid, error.to_string()))
     }
 
-    /// The reply to the oldest request of [`Client::send`] without one. After
-    /// an error all that were sent are of unknown outcome.
+    /// The reply to the oldest request of [`Client::send`] without one. If the
+    /// client is no longer connected after an error, there are no more replies:
+    /// all that were sent are of unknown outcome.
     pub async fn receive(&mut self) -> Result<Reply, Error> {
         let Some(mut connection) = self.connection.take() else {
             return Err(Error::Unknown("the connection was lost".to_owned()));

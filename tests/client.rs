@@ -1,6 +1,8 @@
 //! The client against fake nodes: pipelines, sessions, and the rule by which it
 //! goes on to the next address.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod fake;
 
 use std::time::{Duration, Instant};

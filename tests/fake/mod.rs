@@ -4,6 +4,8 @@
 //! mood, by which tests make it refuse, vanish or swallow its replies. It lives
 //! on a thread of its own, so that tests may block on child processes.
 
+#![allow(clippy::unwrap_used, reason = "a fake that cannot go on fails its test")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
