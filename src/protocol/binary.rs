@@ -103,16 +103,17 @@
 //! connection: nothing behind it can be trusted. A database above 15 is answered
 //! with status 2. A request that is cut off is never executed.
 
+mod decode;
+mod encode;
 pub mod info;
 mod reply;
-mod request;
 #[cfg(test)]
 mod tests;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-pub use reply::{Awaited, decode_reply};
-pub use request::{encode_classic, encode_request};
+pub use encode::{encode_classic, encode_request};
+pub use reply::{Awaited, Form, decode_reply};
 
 use super::{Codec, Incoming, Limits, ProtocolError, Shape};
 use crate::encoding::Malformed;
@@ -169,6 +170,14 @@ mod status {
     pub const INVALID_EXPIRY: u8 = 16;
 }
 
+/// CLEAR's database for all of them.
+const ALL_DATABASES: u8 = 0xff;
+
+/// Whether a request's fields begin with a consistency.
+fn has_consistency(opcode: u8) -> bool {
+    matches!(opcode, op::GET | op::EXISTS | op::TTL | op::MGET | op::COUNT | op::BATCH)
+}
+
 /// One status byte and nothing else.
 const CLASSIC_STATUS: Shape = Shape(0);
 /// A status byte and a value.
@@ -198,10 +207,10 @@ impl Codec for BinaryCodec {
             op::CLASSIC_SET => classic_set(input, &self.limits)?,
             op::CLASSIC_GET => classic_get(input, &self.limits)?,
             op::CLASSIC_JOIN | op::CLASSIC_JOIN_TOO => classic_join(input, &self.limits)?,
-            op::EXTENDED => request::decode_extended(input, &self.limits)?,
-            _ => request::decode(opcode, input, &self.limits)?,
+            op::EXTENDED => decode::decode_extended(input, &self.limits)?,
+            _ => decode::decode(opcode, input, &self.limits)?,
         };
-        Ok(request.map(|(request, shape)| (request::sensible(request), shape)))
+        Ok(request.map(|(request, shape)| (decode::sensible(request), shape)))
     }
 
     fn encode(&mut self, shape: Shape, reply: &Reply, output: &mut BytesMut) {

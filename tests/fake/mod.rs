@@ -125,7 +125,7 @@ impl Fake {
             }
             (Request::Run { batch, session, .. }, _) => state.run_once(&batch, session),
             (Request::OpenSession, _) => {
-                state.sessions += 1;
+                state.sessions = state.sessions.max(state.expired) + 1;
                 Reply::SessionOpened { session: state.sessions }
             }
             (Request::Ping, _) => Reply::Pong,

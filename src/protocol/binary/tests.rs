@@ -8,7 +8,8 @@ use bytes::BufMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::request::{opcode_of_batch, sensible};
+use super::decode::sensible;
+use super::encode::opcode_of_batch;
 use super::*;
 use crate::request::{
     Answer, Batch, Consistency, ErrorKind, Failure, Guard, Item, MemberInfo, RoleName,
@@ -627,6 +628,9 @@ fn any_input() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    // What fails is printed in full and pinned by hand as a test of its own.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_is_encoded_is_decoded(request in any_request()) {
         let (mut input, _) = encode("", &request);
