@@ -27,5 +27,7 @@ pub mod encoding;
 pub mod fsm;
 pub mod protocol;
 pub mod raft;
+pub mod replica;
 pub mod request;
+pub mod server;
 pub mod wal;

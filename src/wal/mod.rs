@@ -61,6 +61,7 @@ pub use contents::Kept;
 pub use disk::{Disk, DiskFile, StdDisk};
 pub use error::{REBUILD, WalError};
 pub use identity::Identity;
+pub use record::SECTOR_BYTES;
 pub use snapshot_file::{SnapshotReader, SnapshotReceiver, SnapshotWriter};
 
 use crate::raft::{ClusterId, EntryId, HardState, Index, NodeId, Recovered, WriteSeq};

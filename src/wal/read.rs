@@ -9,9 +9,20 @@ use super::error::{Context, WalError};
 use super::record::{Kind, Record};
 use super::segment;
 use crate::encoding::Reader;
-use crate::raft::{Entry, Index};
+use crate::raft::{Entry, EntryId, Index};
 
 impl<D: Disk> Wal<D> {
+    /// The id of the entry at an index, if the journal or a snapshot it keeps
+    /// still knows it; of index 0, that before the first entry.
+    pub fn id_at(&self, index: Index) -> Option<EntryId> {
+        let kept = [self.contents.kept.newest, self.contents.kept.previous];
+        match self.contents.term(index) {
+            Some(term) => Some(EntryId { term, index }),
+            None if index == Index(0) => Some(EntryId::ZERO),
+            None => kept.into_iter().flatten().find(|id| id.index == index),
+        }
+    }
+
     /// The entries `from ..= to`, as many as fit into `max_bytes`, but at least
     /// the first; none behind the end of the log. Every record's CRC is checked.
     ///

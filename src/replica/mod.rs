@@ -1,0 +1,140 @@
+//! A replica: consensus, the state machine, and the requests that wait.
+//!
+//! [`Replica`] takes [`Input`]s and gives out [`Effects`]; it knows no socket,
+//! no disk and no clock. [`driver::Driver`] runs it in turns: take all that has
+//! arrived, then read the clock, then judge. A server and a simulator drive it
+//! the same way.
+//!
+//! ```text
+//!  clients --Request--> +---------+ --Envelope--> peers
+//!          <--Reply---- | Replica | <--Envelope--
+//!                       +---------+ ---Write----> disk
+//!                                   <--Durable---
+//! ```
+//!
+//! # Order
+//!
+//! The requests of one connection take effect in the order in which they were
+//! sent. A read waits for the write before it. A write does not wait for the
+//! read before it: its entry can only be committed if this node led after that
+//! read had arrived, so just before it is applied those reads are served.
+//!
+//! # Outcomes
+//!
+//! A write is answered when its entry is applied. If another entry took its
+//! place it surely had no effect. If its time is over first, nobody knows, and
+//! that is what the client is told; nothing is ever tried again silently.
+//!
+//! # The files
+//!
+//! | file | what |
+//! |---|---|
+//! | [`driver`] | one turn |
+//! | [`replica`](mod@replica) | requests in, entries applied, replies out |
+//! | [`pending`] | who waits for what, until when |
+//! | [`clock`] | log time |
+
+pub mod clock;
+pub mod driver;
+pub mod pending;
+#[expect(clippy::module_inception, reason = "the replica itself is what the module is named for")]
+pub mod replica;
+
+use std::time::Duration;
+
+pub use clock::Now;
+pub use driver::Driver;
+pub use pending::Ticket;
+pub use replica::Replica;
+
+use crate::raft::{Entry, EntryId, Envelope, Fetch, NodeId, Time, Write, WriteSeq};
+use crate::request::{Reply, Request};
+
+/// The settings of a replica.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node's name.
+    pub name: String,
+    /// Its cluster; 0 before it has joined one.
+    pub cluster: u128,
+    /// How long a request may wait before it is answered with what is known.
+    pub request_timeout: Duration,
+    /// How many requests may wait.
+    pub waiting_requests: usize,
+    /// How many bytes of writes may be in the log and not yet applied.
+    pub waiting_bytes: usize,
+    /// How many bytes the data set may count as.
+    pub memory_limit_bytes: u64,
+}
+
+impl Config {
+    /// The defaults, for a data set of this size.
+    pub fn new(name: impl Into<String>, memory_limit_bytes: u64) -> Self {
+        Self {
+            name: name.into(),
+            cluster: 0,
+            request_timeout: Duration::from_secs(3),
+            waiting_requests: 200_000,
+            waiting_bytes: 64 << 20,
+            memory_limit_bytes,
+        }
+    }
+}
+
+/// Something has happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A client asks.
+    Request {
+        /// To be given back with the reply. Numbers of one connection increase.
+        ticket: Ticket,
+        /// What.
+        request: Request,
+    },
+    /// A connection is closed; its requests take their course unanswered.
+    Gone {
+        /// Which.
+        connection: u64,
+    },
+    /// A peer speaks.
+    Peer(Envelope),
+    /// What was on its way to this peer is lost.
+    LinkLost(NodeId),
+    /// The disk has made a write durable, and all before it.
+    Durable {
+        /// Which.
+        seq: WriteSeq,
+        /// Bytes of journal since the last snapshot.
+        log_bytes: u64,
+        /// Whether the disk has room for client writes.
+        room: bool,
+    },
+    /// The journal has answered a fetch; `None`: it no longer holds that.
+    Fetched {
+        /// For whom.
+        node: NodeId,
+        /// The entry before, and the entries.
+        read: Option<(EntryId, Vec<Entry>)>,
+    },
+    /// The process is to end: take in no more writes.
+    Stop,
+}
+
+/// What is to be done. Nothing of it has to be acknowledged but the write.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To clients.
+    pub replies: Vec<(Ticket, Reply)>,
+    /// To peers.
+    pub messages: Vec<Envelope>,
+    /// To the disk, after every earlier one.
+    pub write: Option<Write>,
+    /// To be read from the journal.
+    pub fetch: Vec<Fetch>,
+    /// When to take the next turn if nothing arrives.
+    pub wake_at: Option<Time>,
+    /// Everything that waited is answered, after [`Input::Stop`].
+    pub drained: bool,
+    /// This node must not go on; for the operator.
+    pub fault: Option<String>,
+}

@@ -1,0 +1,223 @@
+//! Flags and environment to settings, checked once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use super::os;
+use crate::raft::ReadMode;
+
+/// One node of a replicated cache that never loses an acknowledged write.
+///
+/// With no flags at all it is a cluster of one on 127.0.0.1. A write is answered
+/// once it is on disk; every client may talk to any node.
+///
+/// There is no authentication and no TLS yet: listen on loopback or on a network
+/// you trust.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "cached", version, max_term_width = 100)]
+pub struct Flags {
+    /// The name of this node; no two members share one.
+    #[arg(long, env = "CACHED_ID", default_value = "node1", value_name = "NAME")]
+    pub id: String,
+
+    /// Where clients connect; may be given several times. `:3001` means every
+    /// address of this machine.
+    #[arg(
+        long,
+        env = "CACHED_LISTEN",
+        default_value = "127.0.0.1:3001",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<String>,
+
+    /// Where clients reach this node from outside, if that differs from the
+    /// first --listen.
+    #[arg(long, env = "CACHED_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Where everything durable is kept; created if missing.
+    #[arg(long, env = "CACHED_DATA_DIR", value_name = "DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+
+    /// How reads are made linearizable. `lease` asks nobody, and assumes that
+    /// clocks run within 10 % of each other and count every pause; `read-index`
+    /// asks a majority and assumes nothing.
+    #[arg(long, env = "CACHED_READ_MODE", value_name = "MODE", default_value = "lease")]
+    pub read_mode: ReadModeFlag,
+
+    /// How long a request may wait before it is answered with what is known.
+    #[arg(long, env = "CACHED_REQUEST_TIMEOUT_MS", default_value_t = 3000, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub request_timeout_ms: u64,
+
+    /// How large the data set may grow before writes that make it larger are
+    /// refused. Default: half of this machine's memory.
+    #[arg(long, env = "CACHED_MAX_MEMORY_BYTES", value_name = "BYTES")]
+    pub max_memory_bytes: Option<u64>,
+
+    /// How many clients may be connected.
+    #[arg(long, env = "CACHED_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "COUNT")]
+    pub max_connections: usize,
+
+    /// How much of the log one file holds.
+    #[arg(long, env = "CACHED_SEGMENT_BYTES", default_value_t = 64 << 20, value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(64 << 10..=1 << 30))]
+    pub segment_bytes: u64,
+
+    /// error, warn, info, debug or trace.
+    #[arg(long, env = "CACHED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: log::LevelFilter,
+}
+
+/// See [`ReadMode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReadModeFlag {
+    /// By the promise of a majority.
+    Lease,
+    /// By asking a majority each time.
+    ReadIndex,
+}
+
+impl From<ReadModeFlag> for ReadMode {
+    fn from(flag: ReadModeFlag) -> Self {
+        match flag {
+            ReadModeFlag::Lease => Self::Lease,
+            ReadModeFlag::ReadIndex => Self::ReadIndex,
+        }
+    }
+}
+
+/// What one client may take of this node.
+#[derive(Debug, Clone)]
+pub struct ClientLimits {
+    /// Connections at a time; one more is closed at once.
+    pub connections: usize,
+    /// Requests of one connection that may be unanswered; then it is not read.
+    pub pipeline_requests: usize,
+    /// Replies that one connection has not taken; then it is not read.
+    pub output_pause_bytes: usize,
+    /// Replies that one connection has not taken; then it is closed.
+    pub output_close_bytes: usize,
+    /// Unfinished requests and untaken replies of all connections together; the
+    /// connection that would exceed it is closed.
+    pub buffers_total_bytes: usize,
+    /// How long a client may take no byte of its replies.
+    pub slow_reader_timeout: Duration,
+    /// How long a request may be unfinished.
+    pub partial_request_timeout: Duration,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            pipeline_requests: 1024,
+            output_pause_bytes: 1 << 20,
+            output_close_bytes: 32 << 20,
+            buffers_total_bytes: 512 << 20,
+            slow_reader_timeout: Duration::from_secs(60),
+            partial_request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Everything a server has to know.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The node's name.
+    pub name: String,
+    /// Where to accept clients.
+    pub listen: Vec<String>,
+    /// Where clients reach the node.
+    pub advertise: String,
+    /// What is durable.
+    pub data_dir: PathBuf,
+    /// How reads are made safe.
+    pub read_mode: ReadMode,
+    /// How long a request may wait.
+    pub request_timeout: Duration,
+    /// How large the data set may grow.
+    pub memory_limit_bytes: u64,
+    /// How large a journal file is.
+    pub segment_bytes: u64,
+    /// What one client may take.
+    pub clients: ClientLimits,
+}
+
+impl TryFrom<Flags> for ServerConfig {
+    type Error = String;
+
+    fn try_from(flags: Flags) -> Result<Self, String> {
+        if flags.id.is_empty() || flags.id.len() > 255 {
+            return Err("--id: a name has 1 to 255 bytes".into());
+        }
+        let listen: Vec<String> = flags
+            .listen
+            .iter()
+            .map(|address| normalise("--listen", address))
+            .collect::<Result<_, _>>()?;
+        let first = listen.first().ok_or("--listen: at least one address is needed")?;
+        let advertise = match &flags.advertise {
+            Some(address) => normalise("--advertise", address)?,
+            None => first.clone(),
+        };
+        Ok(Self {
+            name: flags.id,
+            advertise,
+            listen,
+            data_dir: flags.data_dir,
+            read_mode: flags.read_mode.into(),
+            request_timeout: Duration::from_millis(flags.request_timeout_ms),
+            memory_limit_bytes: flags.max_memory_bytes.unwrap_or_else(os::half_of_memory_bytes),
+            segment_bytes: flags.segment_bytes,
+            clients: ClientLimits { connections: flags.max_connections, ..Default::default() },
+        })
+    }
+}
+
+/// Checks `HOST:PORT`; no host means every address of this machine.
+fn normalise(flag: &str, address: &str) -> Result<String, String> {
+    let wrong = || format!("{flag}: {address:?} is not HOST:PORT");
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    port.parse::<u16>().map_err(|_| wrong())?;
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    Ok(format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<ServerConfig, String> {
+        let args = std::iter::once("cached").chain(args.iter().copied());
+        Flags::try_parse_from(args).map_err(|error| error.to_string())?.try_into()
+    }
+
+    #[test]
+    fn no_flags_are_a_cluster_of_one_on_loopback() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:3001"]);
+        assert_eq!(config.advertise, "127.0.0.1:3001");
+        assert!(config.memory_limit_bytes > 0);
+    }
+
+    #[test]
+    fn addresses_come_in_every_usual_form() {
+        let args = ["--listen", ":3001", "--listen", "[::1]:1,localhost:2"];
+        assert_eq!(parse(&args).unwrap().listen, ["0.0.0.0:3001", "[::1]:1", "localhost:2"]);
+        for wrong in ["3001", "localhost", "a:b", "a:70000"] {
+            let error = parse(&["--listen", wrong]).unwrap_err();
+            assert!(error.contains("--listen") && error.contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn wrong_flags_are_named() {
+        assert!(parse(&["--read-mode", "guess"]).unwrap_err().contains("--read-mode"));
+        assert!(parse(&["--id", ""]).unwrap_err().contains("--id"));
+        assert!(parse(&["--request-timeout-ms", "0"]).unwrap_err().contains("0"));
+    }
+}

@@ -1,0 +1,313 @@
+//! One client connection, whatever it speaks.
+//!
+//! A connection is a task that reads, and an output that the event loop writes.
+//! The task decodes all that has arrived and hands it to the loop at once; the
+//! loop's turn encodes the replies and writes them to the socket itself, so an
+//! answer costs no further wake-up. Only when the socket is full does the task
+//! take over writing.
+//!
+//! Replies go out in the order of the requests: each request has a slot, and
+//! what is encoded is always the run of answered slots at the front.
+//!
+//! Everything here is bounded: unanswered requests and untaken replies pause
+//! reading, more close the connection, and what all connections hold together
+//! is counted in the [`Hub`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::hub::Hub;
+use crate::protocol::binary::BinaryCodec;
+use crate::protocol::{Codec, Incoming, Protocol, Recognition, Shape, recognise};
+use crate::replica::{Input, Ticket};
+use crate::request::Reply;
+
+/// How much is read at a time.
+const READ_BYTES: usize = 16 << 10;
+
+/// How long the first bytes may leave open what is spoken.
+const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a last word may take to reach the client.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One client.
+pub struct Connection {
+    /// Names it among all connections of the process.
+    pub id: u64,
+    stream: TcpStream,
+    state: RefCell<State>,
+    /// The task has something to see to.
+    wake: Notify,
+    /// What it is counted for in the hub's total.
+    counted_bytes: Cell<usize>,
+    /// It is not being read, for want of room.
+    paused: Cell<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    codec: Option<Box<dyn Codec>>,
+    slots: VecDeque<Slot>,
+    /// The number of the request in the first slot.
+    first: u64,
+    input: BytesMut,
+    output: BytesMut,
+    /// No more is read; it ends when everything is answered and written.
+    closing: bool,
+    /// It ends now.
+    broken: bool,
+}
+
+struct Slot {
+    shape: Shape,
+    reply: Option<Reply>,
+}
+
+impl State {
+    fn encode_answered(&mut self) {
+        let Some(codec) = &mut self.codec else { return };
+        while let Some(Slot { reply: Some(_), .. }) = self.slots.front() {
+            let slot = self.slots.pop_front().expect("there is a first one");
+            self.first += 1;
+            let reply = slot.reply.expect("it is answered");
+            codec.encode(slot.shape, &reply, &mut self.output);
+        }
+    }
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(id: u64, stream: TcpStream) -> Self {
+        let (state, wake) = (RefCell::default(), Notify::new());
+        let (counted_bytes, paused) = (Cell::new(0), Cell::new(false));
+        Self { id, stream, state, wake, counted_bytes, paused }
+    }
+
+    /// Serves it until it ends.
+    pub async fn serve(self: Rc<Self>, hub: Rc<Hub>) {
+        if let Err(error) = self.exchange(&hub).await {
+            log::debug!("connection {}: {error}", self.id);
+        }
+        hub.forget(&self, self.counted_bytes.get());
+    }
+
+    async fn exchange(&self, hub: &Hub) -> io::Result<()> {
+        let mut partial_since = None;
+        let mut untaken_since = None;
+        loop {
+            let (reads, writes, done) = self.wants(hub);
+            if done {
+                return Ok(());
+            }
+            let deadline = self.deadline(hub, &mut partial_since, &mut untaken_since);
+            let interest = match (reads, writes) {
+                (true, true) => Interest::READABLE | Interest::WRITABLE,
+                (true, false) => Interest::READABLE,
+                (false, true) => Interest::WRITABLE,
+                (false, false) => Interest::ERROR,
+            };
+            let event = async {
+                tokio::select! {
+                    ready = self.stream.ready(interest) => ready.map(Some),
+                    () = self.wake.notified() => Ok(None),
+                }
+            };
+            let ready = match deadline {
+                None => event.await?,
+                Some(at) => timeout_at(at, event).await.map_err(|_| io::ErrorKind::TimedOut)??,
+            };
+            let Some(ready) = ready else { continue };
+            if ready.is_error() && !reads && !writes {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            if writes && ready.is_writable() && self.flush(hub)? {
+                untaken_since = None;
+            }
+            if reads && ready.is_readable() && self.take_in(hub)? {
+                partial_since = None;
+            }
+        }
+    }
+
+    /// Whether to read, whether to write, whether it is over.
+    fn wants(&self, hub: &Hub) -> (bool, bool, bool) {
+        let state = self.state.borrow();
+        let limits = &hub.limits;
+        let unwritten = !state.output.is_empty();
+        let has_room = state.slots.len() < limits.pipeline_requests
+            && state.output.len() < limits.output_pause_bytes;
+        let done = state.broken || (state.closing && state.slots.is_empty() && !unwritten);
+        self.paused.set(!has_room);
+        (has_room && !state.closing, unwritten, done)
+    }
+
+    /// When patience ends: with a request that does not become whole, or with
+    /// replies that nobody takes.
+    fn deadline(
+        &self,
+        hub: &Hub,
+        partial_since: &mut Option<Instant>,
+        untaken_since: &mut Option<Instant>,
+    ) -> Option<Instant> {
+        let state = self.state.borrow();
+        let since = |begun: &mut Option<Instant>, holds: bool| {
+            *begun = holds.then(|| begun.unwrap_or_else(Instant::now));
+            *begun
+        };
+        let patience = match state.codec {
+            Some(_) => hub.limits.partial_request_timeout,
+            None => FIRST_LINE_TIMEOUT,
+        };
+        let untaken_patience =
+            if state.closing { FAREWELL_TIMEOUT } else { hub.limits.slow_reader_timeout };
+        let partial = since(partial_since, !state.input.is_empty() && !state.closing);
+        let untaken = since(untaken_since, !state.output.is_empty());
+        let partial = partial.map(|since| since + patience);
+        let untaken = untaken.map(|since| since + untaken_patience);
+        partial.into_iter().chain(untaken).min()
+    }
+
+    /// Reads what has arrived and hands it on. True if a request became whole.
+    fn take_in(&self, hub: &Hub) -> io::Result<bool> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        state.input.reserve(READ_BYTES);
+        let count = match self.stream.try_read_buf(&mut state.input) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            other => other?,
+        };
+        if count == 0 {
+            // The client has said all it will; it may still read its replies.
+            state.closing = true;
+            return Ok(false);
+        }
+        let took = self.decode(hub, state);
+        self.count(hub, state);
+        Ok(took)
+    }
+
+    fn decode(&self, hub: &Hub, state: &mut State) -> bool {
+        let mut took = false;
+        if state.codec.is_none() && !self.recognise(hub, state) {
+            return took;
+        }
+        let Some(codec) = &mut state.codec else { return took };
+        while state.slots.len() < hub.limits.pipeline_requests {
+            match codec.decode(&mut state.input) {
+                Ok(None) => break,
+                Ok(Some((incoming, shape))) => {
+                    took = true;
+                    let number = state.first + state.slots.len() as u64;
+                    let reply = match incoming {
+                        Incoming::Answered(reply) => Some(reply),
+                        Incoming::Ask(request) => {
+                            let ticket = Ticket { connection: self.id, number };
+                            hub.submit(Input::Request { ticket, request });
+                            None
+                        }
+                    };
+                    state.slots.push_back(Slot { shape, reply });
+                }
+                Err(error) => {
+                    log::info!("connection {} is closed: {error}", self.id);
+                    codec.farewell(&error, &mut state.output);
+                    state.closing = true;
+                    break;
+                }
+            }
+        }
+        if state.slots.front().is_some_and(|slot| slot.reply.is_some()) {
+            state.encode_answered();
+        }
+        took
+    }
+
+    fn recognise(&self, hub: &Hub, state: &mut State) -> bool {
+        match recognise(&state.input) {
+            Recognition::NeedMore => false,
+            Recognition::Protocol(Protocol::Binary) => {
+                state.codec = Some(Box::new(BinaryCodec::new(hub.protocol)));
+                true
+            }
+            Recognition::Protocol(other) => {
+                log::info!("connection {} is closed: {other:?} is not spoken yet", self.id);
+                state.closing = true;
+                false
+            }
+            Recognition::Close(reason) => {
+                log::info!("connection {} is closed: {reason}", self.id);
+                state.output.extend_from_slice(reason.farewell());
+                state.closing = true;
+                false
+            }
+        }
+    }
+
+    /// A request is answered. What can be written is encoded, not yet written.
+    pub fn answer(&self, number: u64, reply: Reply) {
+        let mut state = self.state.borrow_mut();
+        let place = usize::try_from(number - state.first).expect("slots are in memory");
+        state.slots[place].reply = Some(reply);
+        if place == 0 {
+            state.encode_answered();
+        }
+    }
+
+    /// After a turn: writes what it has to, and lets the task see to the rest.
+    pub fn settle(&self, hub: &Hub) {
+        let flushed = self.flush(hub);
+        let mut state = self.state.borrow_mut();
+        state.broken |= flushed.is_err();
+        if state.broken || state.closing || !state.output.is_empty() || self.paused.get() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Writes what the socket takes. True if it took something.
+    fn flush(&self, hub: &Hub) -> io::Result<bool> {
+        let mut state = self.state.borrow_mut();
+        let before = state.output.len();
+        while !state.output.is_empty() {
+            match self.stream.try_write(&state.output) {
+                Ok(count) => state.output.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if state.output.is_empty() && state.output.capacity() > READ_BYTES {
+            state.output = BytesMut::new();
+        }
+        if state.output.len() > hub.limits.output_close_bytes {
+            log::warn!("connection {} does not take its replies: closed", self.id);
+            state.broken = true;
+        }
+        // A request that was whole may have waited for a place in the pipeline.
+        if !state.input.is_empty() && !state.closing {
+            self.decode(hub, &mut state);
+        }
+        let took = state.output.len() < before;
+        self.count(hub, &mut state);
+        Ok(took)
+    }
+
+    /// Counts what this connection holds; ends it if all hold too much.
+    fn count(&self, hub: &Hub, state: &mut State) {
+        let holds = state.input.len() + state.output.len();
+        let before = self.counted_bytes.replace(holds);
+        if !hub.count(before, holds) && holds > before && holds > READ_BYTES {
+            log::warn!("connection {} is closed: all buffers together are full", self.id);
+            state.broken = true;
+            self.wake.notify_one();
+        }
+    }
+}
