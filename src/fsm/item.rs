@@ -41,7 +41,7 @@ const NAME_SEED: u64 = 1;
 pub const OVERHEAD_BYTES: u64 = 72;
 
 /// What a deadline adds: its entry in the expiry index.
-pub const DEADLINE_BYTES: u64 = 32;
+pub const DEADLINE_BYTES: u64 = 24;
 
 /// The hash of a key's name, which says where it lies.
 pub fn name_hash(name: &[u8]) -> u64 {

@@ -277,7 +277,7 @@ mod tests {
             store.set_deadline(&key(3, name), NEVER, 3);
         }
         assert_eq!(store.totals().keys, 6);
-        assert_eq!(store.totals().memory_bytes, 6 * (72 + 1 + 5) + 3 * 32);
+        assert_eq!(store.totals().memory_bytes, 6 * (72 + 1 + 5) + 3 * 24);
         for name in ["a", "b", "c"] {
             assert!(store.remove(3, name.as_bytes()));
             assert!(!store.remove(3, name.as_bytes()));

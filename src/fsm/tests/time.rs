@@ -248,5 +248,5 @@ fn the_state_hash_of_a_known_log_is_pinned() {
     let session = node.open(110);
     node.retry(120, session, 1, increment("a", 1));
     assert_eq!(node.fsm.state_hash(7), 0xa083_5fef_2311_f6c3);
-    assert_eq!(node.fsm.memory_bytes(), 5514);
+    assert_eq!(node.fsm.memory_bytes(), 5506);
 }
