@@ -154,6 +154,33 @@ fn under_load_only_the_very_last_batch_is_beyond_proof() {
     refused(&lost(batch(3).start..batch(4).end));
 }
 
+/// The power goes when batch 5 has reached the disk and the mark for batch 4 has
+/// not. Batch 5 was begun when batch 4 was synced, so that one was acknowledged.
+#[test]
+fn a_later_batch_proves_what_the_mark_does_not() {
+    let (disk, mut wal) = four();
+    wal.append(&[write(5, 5..=5, 100)]).unwrap();
+    let disk = disk.crash(Crash::Kept);
+    disk.zero(&segment(1), 2 * SECTOR..3 * SECTOR).unwrap();
+    disk.zero(&segment(1), batch(4)).unwrap();
+    assert!(refused(&disk).contains("a later batch"));
+}
+
+/// A power cut may destroy the sector that is being written, here the one of the
+/// mark for batch 4. The other one still has the mark for batch 3.
+#[test]
+fn a_destroyed_mark_leaves_the_one_before() {
+    let (disk, _wal) = four();
+    let content = |crash| disk.crash(crash).content(&segment(1)).unwrap();
+    let (before, after) = (content(Crash::Lost), content(Crash::Kept));
+    let differs = |at: &u64| before[*at as usize..][..512] != after[*at as usize..][..512];
+    let at = [SECTOR, 2 * SECTOR].into_iter().find(differs).unwrap();
+    let disk = disk.crash(Crash::Lost);
+    disk.zero(&segment(1), at..at + SECTOR).unwrap();
+    disk.zero(&segment(1), batch(3).start..batch(4).end).unwrap();
+    assert!(refused(&disk).contains("log index 3"));
+}
+
 #[test]
 fn damage_before_a_later_segment_is_refused() {
     let (disk, mut wal) = fresh();
