@@ -265,9 +265,10 @@ impl Client {
         }
     }
 
-    /// Tries each address once, until every request is settled.
+    /// Tries each address once, until every request is settled; that of an old
+    /// connection once more at the end, because the node may have restarted.
     async fn run(&mut self, attempts: &mut [Attempt]) {
-        for _ in 0..self.addresses.len() {
+        for _ in 0..self.addresses.len() + usize::from(self.is_connected()) {
             match self.take_connection().await {
                 Ok(mut connection) => {
                     if self.exchange(&mut connection, attempts).await {
@@ -320,7 +321,9 @@ impl Client {
     /// The connection, new if need be. It is taken out of the client, so that a
     /// call that is dropped half-way takes its unread replies along.
     async fn take_connection(&mut self) -> Result<Connection, String> {
-        if let Some(connection) = self.connection.take().filter(Connection::is_clean) {
+        if let Some(connection) = self.connection.take()
+            && connection.is_clean().await
+        {
             return Ok(connection);
         }
         let address = self.addresses.get(self.at).ok_or("no address")?;

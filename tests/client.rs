@@ -258,3 +258,33 @@ async fn a_pipeline_can_be_kept_full() {
     // A call in between is not confused by the four that are still awaited.
     assert_eq!(client.count(0).await, Ok(1));
 }
+
+/// A node that restarts closes what is at rest. That must not cost the next
+/// write its certainty.
+#[tokio::test]
+async fn a_connection_closed_at_rest_is_replaced() {
+    let fakes = cluster(1);
+    let mut client = Client::connect([&fakes[0].address]).await.unwrap();
+    let hang_up = || {
+        std::thread::sleep(Duration::from_millis(50));
+        fakes[0].hang_up();
+        std::thread::sleep(Duration::from_millis(150));
+    };
+    hang_up();
+    assert_eq!(client.increment(key("n"), 1).await, Ok(1));
+    hang_up();
+    assert_eq!(client.increment(key("n"), 1).await, Ok(2));
+}
+
+/// The only node there is may be there again.
+#[tokio::test]
+async fn the_only_address_is_tried_once_more() {
+    let fakes = cluster(1);
+    let mut client = client(&fakes).with_session();
+    assert_eq!(client.increment(key("n"), 1).await, Ok(1));
+    fakes[0].set_mood(Mood::SwallowOneReply);
+    assert_eq!(client.increment(key("n"), 1).await, Ok(2));
+    assert_eq!(executed(&fakes), 2);
+    fakes[0].set_mood(Mood::SwallowOneReply);
+    assert_eq!(client.count(0).await, Ok(1));
+}

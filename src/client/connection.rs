@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, Result};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::Interest;
@@ -18,6 +19,9 @@ use crate::request::{Reply, Request};
 /// How much is read at once at least.
 const READ_BYTES: usize = 16 << 10;
 
+/// A connection at rest for longer is looked at before it is used again.
+const REST: Duration = Duration::from_millis(100);
+
 /// A connection, the requests not written yet and the replies not read yet.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -25,6 +29,7 @@ pub(super) struct Connection {
     input: BytesMut,
     output: BytesMut,
     awaited: VecDeque<Awaited>,
+    used: Instant,
 }
 
 impl Connection {
@@ -32,12 +37,16 @@ impl Connection {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Ok(Self { stream, input, output, awaited: VecDeque::new() })
+        Ok(Self { stream, input, output, awaited: VecDeque::new(), used: Instant::now() })
     }
 
     /// Whether it can be used anew: nothing is awaited, and the node has not
-    /// closed it while it was idle, as far as is known.
-    pub(super) fn is_clean(&self) -> bool {
+    /// closed it while it was at rest, as far as can be known.
+    pub(super) async fn is_clean(&self) -> bool {
+        if self.used.elapsed() > REST {
+            // Lets the runtime hear of what happened to its sockets meanwhile.
+            tokio::task::yield_now().await;
+        }
         let silent = match self.stream.try_read(&mut [0]) {
             Ok(_) => false,
             Err(error) => error.kind() == ErrorKind::WouldBlock,
@@ -66,6 +75,7 @@ impl Connection {
                 .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
             if let Some(reply) = reply {
                 self.awaited.pop_front();
+                self.used = Instant::now();
                 return Ok(reply);
             }
             self.exchange().await?;

@@ -4,6 +4,7 @@
 //! mood, by which tests make it refuse, vanish or swallow its replies. It lives
 //! on a thread of its own, so that tests may block on child processes.
 
+#![allow(dead_code, reason = "each test crate uses a part")]
 #![allow(clippy::unwrap_used, reason = "a fake that cannot go on fails its test")]
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use raftcache::protocol::{Codec, Incoming};
 use raftcache::request::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// How a fake treats requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +27,8 @@ pub enum Mood {
     Refuse(ErrorKind),
     /// Executes, then closes without a reply.
     SwallowReplies,
+    /// The same, but only once.
+    SwallowOneReply,
     /// Executes nothing and never answers.
     Hang,
 }
@@ -48,6 +52,7 @@ pub struct Fake {
     pub address: String,
     pub state: Arc<Mutex<State>>,
     mood: Arc<Mutex<Mood>>,
+    hang_up: Arc<Notify>,
     name: String,
 }
 
@@ -70,7 +75,7 @@ fn start(state: &Arc<Mutex<State>>, number: usize) -> Fake {
         leader: number == 1,
     });
     let mood = Arc::new(Mutex::new(Mood::Serve));
-    let fake = Fake { address, state: state.clone(), mood, name };
+    let fake = Fake { address, state: state.clone(), mood, hang_up: Arc::default(), name };
     let serving = fake.clone();
     std::thread::spawn(move || serve(listener, &serving));
     fake
@@ -94,6 +99,11 @@ impl Fake {
         *self.mood.lock().unwrap() = mood;
     }
 
+    /// Closes every connection that is at rest.
+    pub fn hang_up(&self) {
+        self.hang_up.notify_waiters();
+    }
+
     async fn converse(&self, mut stream: TcpStream) -> Option<()> {
         let mut codec = BinaryCodec::default();
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
@@ -105,14 +115,20 @@ impl Fake {
                     Incoming::Ask(_) if mood == Mood::Hang => std::future::pending().await,
                     Incoming::Ask(request) => self.answer(request, mood),
                 };
-                if mood == Mood::SwallowReplies {
-                    return None;
+                match mood {
+                    Mood::SwallowReplies => return None,
+                    Mood::SwallowOneReply => {
+                        self.set_mood(Mood::Serve);
+                        return None;
+                    }
+                    _ => {}
                 }
                 codec.encode(shape, &reply, &mut output);
             }
             stream.write_all_buf(&mut output).await.ok()?;
-            if stream.read_buf(&mut input).await.ok()? == 0 {
-                return None;
+            tokio::select! {
+                read = stream.read_buf(&mut input) => if read.ok()? == 0 { return None },
+                () = self.hang_up.notified() => return None,
             }
         }
     }
