@@ -340,7 +340,7 @@ fn stream() -> (Vec<u8>, Vec<Incoming>) {
 
 /// Feeds `bytes` in pieces of these sizes, over and over.
 fn deliver(bytes: &[u8], sizes: &[usize]) -> Vec<Incoming> {
-    let mut codec = BinaryCodec::default();
+    let mut codec: Box<dyn Codec> = Box::new(BinaryCodec::default());
     let mut input = BytesMut::new();
     let mut taken = Vec::new();
     let mut rest = bytes;
