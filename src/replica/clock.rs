@@ -39,10 +39,12 @@ const PULL_EVERY_US: u64 = 100_000;
 /// The wall clock may make log time faster or slower by one part in so many.
 const PULL_DIVISOR: u64 = 200;
 
-/// One node's idea of log time. It never goes back.
+/// One node's idea of log time. It never goes back: where it turns out to have
+/// run ahead of the leader, it stands still until the leader has caught up.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogClock {
     anchor: Option<Anchor>,
+    floor_us: u64,
 }
 
 /// At `at`, log time was `log_us` microseconds.
@@ -59,9 +61,13 @@ impl Anchor {
 }
 
 impl LogClock {
+    fn estimate_us(&self, now: Now) -> Option<u64> {
+        self.anchor.map(|anchor| anchor.read_us(now).max(self.floor_us))
+    }
+
     /// What log time is, in milliseconds; `None` before anything was heard.
     pub fn estimate_ms(&self, now: Now) -> Option<u64> {
-        self.anchor.map(|anchor| anchor.read_us(now) / 1000)
+        self.estimate_us(now).map(|us| us / 1000)
     }
 
     /// What to tell a candidate.
@@ -69,11 +75,10 @@ impl LogClock {
         Reading { estimate_ms: self.estimate_ms(now), wall_ms: now.wall_ms }
     }
 
-    /// Log time is at least this.
-    pub fn observe(&mut self, now: Now, log_ms: u64) {
-        if self.estimate_ms(now).is_none_or(|estimate| estimate < log_ms) {
-            self.anchor = Some(Anchor { at: now.time, log_us: log_ms.saturating_mul(1000) });
-        }
+    /// The leader says that log time is this.
+    pub fn follow(&mut self, now: Now, log_ms: u64) {
+        self.floor_us = self.estimate_us(now).unwrap_or(0);
+        self.anchor = Some(Anchor { at: now.time, log_us: log_ms.saturating_mul(1000) });
     }
 
     /// This node was elected by voters with these readings, its own included,
@@ -81,7 +86,8 @@ impl LogClock {
     pub fn begin_to_lead(&mut self, now: Now, readings: &[Reading], last_stamp_ms: u64) {
         let estimate = readings.iter().filter_map(|reading| reading.estimate_ms).max();
         let start = estimate.unwrap_or_else(|| lower_median(readings));
-        self.observe(now, start.max(last_stamp_ms));
+        let own = self.estimate_ms(now).unwrap_or(0);
+        self.follow(now, start.max(last_stamp_ms).max(own));
     }
 
     /// Lets the wall clock pull; for the leader, every turn.
@@ -155,7 +161,7 @@ mod tests {
     #[test]
     fn a_jump_of_the_wall_clock_pulls_gently() {
         let mut clock = LogClock::default();
-        clock.observe(at(0, 0), 10_000);
+        clock.follow(at(0, 0), 10_000);
         for step in 1..=1000 {
             clock.pull(at(step, 1_000_000_000));
         }
@@ -170,10 +176,15 @@ mod tests {
     #[test]
     fn it_never_goes_back() {
         let mut clock = LogClock::default();
-        clock.observe(at(0, 0), 1000);
-        clock.observe(at(500, 0), 1200);
+        clock.follow(at(0, 0), 1000);
+        clock.follow(at(500, 0), 1200);
         assert_eq!(clock.estimate_ms(at(500, 0)), Some(1500));
-        assert_eq!(clock.when(at(500, 0), 1600), Some(Time::from_millis(600)));
-        assert_eq!(clock.when(at(500, 0), 100), Some(Time::from_millis(500)), "now");
+        assert_eq!(clock.estimate_ms(at(700, 0)), Some(1500), "it stands still");
+        assert_eq!(clock.estimate_ms(at(900, 0)), Some(1600), "and goes on with the leader");
+        clock.follow(at(900, 0), 2000);
+        clock.follow(at(900, 0), 1500);
+        assert_eq!(clock.estimate_ms(at(900, 0)), Some(2000));
+        assert_eq!(clock.when(at(900, 0), 1600), Some(Time::from_millis(1000)));
+        assert_eq!(clock.when(at(900, 0), 100), Some(Time::from_millis(900)), "now");
     }
 }

@@ -47,18 +47,25 @@ pub use driver::Driver;
 pub use pending::Ticket;
 pub use replica::Replica;
 
-use crate::raft::{Entry, EntryId, Envelope, Fetch, NodeId, Time, Write, WriteSeq};
+use crate::raft::{
+    ClusterId, Entry, EntryId, Envelope, Fetch, Index, NodeId, Term, Time, Write, WriteSeq,
+};
 use crate::request::{Reply, Request};
+use clock::Reading;
 
 /// The settings of a replica.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// This node's name.
     pub name: String,
-    /// Its cluster; 0 before it has joined one.
-    pub cluster: u128,
+    /// Its cluster, once it belongs to one.
+    pub cluster: Option<ClusterId>,
     /// How long a request may wait before it is answered with what is known.
     pub request_timeout: Duration,
+    /// Where its peers reach this node.
+    pub peer_address: String,
+    /// Where clients reach it.
+    pub client_address: String,
     /// How many requests may wait.
     pub waiting_requests: usize,
     /// How many bytes of writes may be in the log and not yet applied.
@@ -72,7 +79,9 @@ impl Config {
     pub fn new(name: impl Into<String>, memory_limit_bytes: u64) -> Self {
         Self {
             name: name.into(),
-            cluster: 0,
+            cluster: None,
+            peer_address: String::new(),
+            client_address: String::new(),
             request_timeout: Duration::from_secs(3),
             waiting_requests: 200_000,
             waiting_bytes: 64 << 20,
@@ -97,7 +106,12 @@ pub enum Input {
         connection: u64,
     },
     /// A peer speaks.
-    Peer(Envelope),
+    Peer {
+        /// Who, as its link has proved.
+        from: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
     /// What was on its way to this peer is lost.
     LinkLost(NodeId),
     /// The disk has made a write durable, and all before it.
@@ -116,8 +130,82 @@ pub enum Input {
         /// The entry before, and the entries.
         read: Option<(EntryId, Vec<Entry>)>,
     },
+    /// A [`Probe`] has ended.
+    Probed {
+        /// Which.
+        id: u64,
+        /// Who is there, or why nobody could be reached.
+        found: Result<Peer, String>,
+    },
+    /// This node, which had not joined a cluster, belongs to this one now.
+    Adopted(ClusterId),
     /// The process is to end: take in no more writes.
     Stop,
+}
+
+/// What replicas say to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// Consensus, and with some messages what the sender knows of log time.
+    Raft {
+        /// What.
+        envelope: Envelope,
+        /// With heartbeats, read indexes and granted votes.
+        clock: Option<Reading>,
+    },
+    /// A request for the leader, from a node whose client asked it. It is never
+    /// forwarded a second time.
+    Forward(Forward),
+    /// The answer to a forwarded request.
+    Forwarded {
+        /// Which.
+        id: u64,
+        /// The answer.
+        reply: Reply,
+        /// What the leader had applied when it answered: whoever reads its own
+        /// write elsewhere has to wait for this.
+        applied: Index,
+    },
+}
+
+/// See [`PeerMessage::Forward`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// To be given back with the answer.
+    pub id: u64,
+    /// The term in which the addressee is thought to lead. In any other one the
+    /// request is refused, having had no effect.
+    pub term: Term,
+    /// How long the client still waits.
+    pub timeout: Duration,
+    /// The connection at the sender; its requests take effect in order.
+    pub connection: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// A node that was found at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its identity.
+    pub node: NodeId,
+    /// Its cluster, if it belongs to one.
+    pub cluster: Option<ClusterId>,
+    /// Its name.
+    pub name: String,
+    /// Where clients reach it.
+    pub client_address: String,
+    /// Whether it was started to take the place of a lost node of its name.
+    pub rebuild: bool,
+}
+
+/// Find out who is at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// To be given back.
+    pub id: u64,
+    /// `host:port` of a peer listener.
+    pub address: String,
 }
 
 /// What is to be done. Nothing of it has to be acknowledged but the write.
@@ -125,8 +213,13 @@ pub enum Input {
 pub struct Effects {
     /// To clients.
     pub replies: Vec<(Ticket, Reply)>,
-    /// To peers.
-    pub messages: Vec<Envelope>,
+    /// To peers, in this order to each. What cannot be sent is dropped, and
+    /// [`Input::LinkLost`] says so.
+    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// Everybody this node may have to speak to, and where, if that has changed.
+    pub peers: Option<Vec<(NodeId, String)>>,
+    /// Find out who is there.
+    pub probes: Vec<Probe>,
     /// To the disk, after every earlier one.
     pub write: Option<Write>,
     /// To be read from the journal.
@@ -135,6 +228,8 @@ pub struct Effects {
     pub wake_at: Option<Time>,
     /// Everything that waited is answered, after [`Input::Stop`].
     pub drained: bool,
+    /// A committed entry has removed this node from its cluster.
+    pub removed: bool,
     /// This node must not go on; for the operator.
     pub fault: Option<String>,
 }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::clock::{LogClock, Now};
 use super::pending::{Held, Read, Reads, Ticket, Write, Writes};
-use super::{Config, Effects, Input};
+use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::raft::{Entry, Index, Payload, ProposeError, Raft, Role, Time};
 use crate::request::{Batch, Consistency, ErrorKind, MemberInfo, Reply, Request, RoleName, Status};
@@ -89,7 +89,10 @@ impl Replica {
             Input::Gone { connection } => {
                 self.lines.remove(&connection);
             }
-            Input::Peer(envelope) => self.raft.receive(now.time, envelope),
+            Input::Peer { message: PeerMessage::Raft { envelope, .. }, .. } => {
+                self.raft.receive(now.time, envelope);
+            }
+            Input::Peer { .. } | Input::Probed { .. } | Input::Adopted(_) => {}
             Input::LinkLost(node) => self.raft.link_lost(node),
             Input::Durable { seq, log_bytes, room } => {
                 self.raft.durable(seq);
@@ -279,7 +282,14 @@ impl Replica {
         let at_once = ready.more || reclaiming || newly_leads;
         Effects {
             replies: std::mem::take(&mut self.replies),
-            messages: ready.messages,
+            messages: ready
+                .messages
+                .into_iter()
+                .map(|envelope| (envelope.to, PeerMessage::Raft { envelope, clock: None }))
+                .collect(),
+            peers: None,
+            probes: Vec::new(),
+            removed: self.raft.is_removed(),
             write: ready.write,
             fetch: ready.fetch,
             wake_at: if at_once { Some(now.time) } else { self.wake_at(now) },
@@ -477,7 +487,7 @@ impl Replica {
         Status {
             name: self.config.name.clone(),
             node: self.raft.id().0,
-            cluster: self.config.cluster,
+            cluster: self.config.cluster.map_or(0, |cluster| cluster.0),
             role: self.role_name(),
             leader: leader.map(|member| member.name.clone()),
             term: self.raft.term().0,

@@ -104,7 +104,7 @@ fn build(
         raft::Config { read_mode: config.read_mode, ..raft::Config::new(identity.node, seed) };
     let raft = Raft::new(raft_config, recovered, os::now().time);
     let replica_config = replica::Config {
-        cluster: cluster.0,
+        cluster: Some(cluster),
         request_timeout: config.request_timeout,
         ..replica::Config::new(config.name.clone(), config.memory_limit_bytes)
     };
