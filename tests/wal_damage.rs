@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use raftcache::raft::*;
 use raftcache::wal::faulty::{Crash, FaultyDisk};
 use raftcache::wal::{
-    Config, Disk, Kept, SnapshotReader, SnapshotReceiver, SnapshotWriter, Wal, WalError,
+    Config, Disk, Kept, SnapshotReader, SnapshotReceiver, SnapshotWriter, StdDisk, Wal, WalError,
 };
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -396,6 +396,13 @@ fn a_damaged_snapshot_falls_back_while_the_log_makes_up_for_it() {
     assert_eq!(found.snapshot.map(|meta| meta.last), Some(EntryId::new(1, 5)));
     assert_eq!(found.entries.len(), 7);
     assert_eq!(wal.kept(), Kept { previous: None, newest: Some(EntryId::new(1, 5)) });
+    // It goes on from there, into further segments, and is found again.
+    let mut wal = wal;
+    for index in 13..=20 {
+        wal.commit(&[write(index, index..=index, 15_000)]).unwrap();
+    }
+    let (_, found) = open(&disk.crash(Crash::Lost)).unwrap();
+    assert_eq!((found.snapshot.unwrap().last.index, found.entries.len()), (Index(5), 15));
     // The older one is then all there is.
     disk.remove(&snapshot_name(5, 1)).unwrap();
     assert!(refused(&disk).contains("snapshot"));
@@ -408,6 +415,11 @@ fn the_first_snapshot_falls_back_on_the_whole_log() {
     disk.flip_bit(&snapshot_name(3, 1), 50, 0).unwrap();
     let (_, found) = open(&disk).unwrap();
     assert_eq!((&found.snapshot, last(&found)), (&None, 4));
+    let (mut wal, _) = open(&disk).unwrap();
+    for index in 5..=12 {
+        wal.commit(&[write(index, index..=index, 15_000)]).unwrap();
+    }
+    assert_eq!(last(&open(&disk.crash(Crash::Lost)).unwrap().1), 12);
 }
 
 #[test]
@@ -555,4 +567,40 @@ fn a_pin_holds_the_log_up_to_a_bound() {
         wal.read_entries(Index(3), Index(20), usize::MAX),
         Err(WalError::Compacted { .. })
     ));
+}
+
+/// The space goes back to the journal, and a later try succeeds.
+#[test]
+fn a_snapshot_that_does_not_fit_is_given_up() {
+    let (disk, mut wal) = four();
+    disk.set_capacity(Some(disk.used_bytes() + 2000));
+    let meta = SnapshotMeta { last: EntryId::new(1, 4), membership: Membership::default() };
+    let mut writer = SnapshotWriter::create(&disk, CLUSTER, &meta, b"").unwrap();
+    writer.write_block(&[1; 1000]).unwrap();
+    let error = writer.write_block(&[2; 1000]).unwrap_err();
+    assert!(matches!(error, WalError::Full { .. }), "{error}");
+    writer.abandon();
+    assert_eq!(disk.list().unwrap(), [segment(1)]);
+    disk.set_capacity(None);
+    take_snapshot(&mut wal, 4);
+}
+
+/// The same journal over the file system, across restarts.
+#[test]
+fn a_journal_in_a_real_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut expected = Vec::new();
+    for round in 1..=4 {
+        let disk = StdDisk::open(temp.path().join("data")).unwrap();
+        let (mut wal, found) = Wal::open(disk, config()).unwrap();
+        assert_eq!(found.entries, expected);
+        for index in 5 * round - 4..=5 * round {
+            let write = write(index, index..=index, 9000);
+            expected.extend(write.entries.clone());
+            assert_eq!(wal.commit(&[write]).unwrap(), WriteSeq(index));
+        }
+        while round % 2 == 0 && wal.idle().unwrap() {}
+        let all = wal.read_entries(Index(1), wal.last().index, usize::MAX).unwrap();
+        assert_eq!(all, expected);
+    }
 }

@@ -6,8 +6,6 @@
 //!
 //! Put `TMPDIR` on the disk to be measured.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where a step fails")]
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};

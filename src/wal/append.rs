@@ -9,7 +9,7 @@
 //! One batch is in flight at a time: that the one before is synced is what a
 //! recovery concludes from finding a later one.
 
-use super::contents::Contents;
+use super::contents::{Contents, Kept};
 use super::disk::{Disk, DiskFile};
 use super::error::{Context, WalError};
 use super::mark::Mark;
@@ -57,7 +57,7 @@ impl<D: Disk> Wal<D> {
     }
 
     /// One write of one batch, whose records `fill` puts in.
-    pub(super) fn append_batch(
+    fn append_batch(
         &mut self,
         bound: usize,
         hard_state: HardState,
@@ -98,17 +98,28 @@ impl<D: Disk> Wal<D> {
     fn put_base(&mut self, last: EntryId, batch: &mut Batch) {
         self.compaction_due = true;
         if self.contents.holds(last) {
-            self.put_kept(last, batch);
+            self.put_kept(self.contents.kept.with(last), batch);
         } else {
             batch.put(Kind::Restart, |buffer| encode_id(last, buffer));
             self.contents.restart(last);
         }
     }
 
-    pub(super) fn put_kept(&mut self, newest: EntryId, batch: &mut Batch) {
-        let kept = self.contents.kept.with(newest);
+    fn put_kept(&mut self, kept: Kept, batch: &mut Batch) {
         batch.put(Kind::Kept, |buffer| kept.encode(buffer));
         self.contents.kept = kept;
+    }
+
+    /// Makes durable which snapshots are kept, in a batch of its own.
+    pub(super) fn commit_kept(&mut self, kept: Kept) -> Result<(), WalError> {
+        self.append_batch(
+            HEADER_BYTES + SMALL_PAYLOAD_BYTES,
+            self.contents.hard_state,
+            |wal, batch| {
+                wal.put_kept(kept, batch);
+            },
+        )?;
+        self.sync_batch()
     }
 
     fn check_base(&self, last: EntryId) -> Result<(), WalError> {

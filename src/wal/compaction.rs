@@ -18,7 +18,6 @@
 
 use super::disk::Disk;
 use super::error::{Context, WalError};
-use super::record::{HEADER_BYTES, round_up};
 use super::segment;
 use super::{Wal, snapshot_file};
 use crate::raft::{EntryId, Index};
@@ -35,11 +34,7 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Unfit { last, what: "its last entry is not in the log" });
         }
         self.check_snapshot_is_there(last)?;
-        let bound = round_up(2 * HEADER_BYTES);
-        self.append_batch(bound, self.contents.hard_state, |wal, batch| {
-            wal.put_kept(last, batch);
-        })?;
-        self.sync_batch()?;
+        self.commit_kept(self.contents.kept.with(last))?;
         self.compact()
     }
 

@@ -161,7 +161,11 @@ impl<D: Disk> Wal<D> {
         };
         (wal.segments, wal.contents) = (found.segments, found.contents);
         (wal.position, wal.end, wal.mark_slot) = (found.position, found.end, found.mark_slot);
-        let kept = wal.contents.kept;
+        let kept = found.kept;
+        if kept != wal.contents.kept {
+            // Headers repeat what records say, so a record has to say it first.
+            wal.commit_kept(kept)?;
+        }
         wal.remove_leftovers(|name| {
             snapshot_file::id(name).is_some_and(|id| kept.iter().all(|kept| kept != id))
         })?;

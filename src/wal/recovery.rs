@@ -57,6 +57,9 @@ pub struct Recovery<F> {
     pub end: u64,
     /// The slot that the next mark goes to.
     pub mark_slot: usize,
+    /// What to keep from now on: less than the journal names, if a damaged
+    /// snapshot was passed over.
+    pub kept: Kept,
     pub recovered: Recovered,
 }
 
@@ -84,11 +87,11 @@ pub fn recover<D: Disk>(disk: &D, config: &Config) -> Result<Option<Recovery<D::
     let mut replay = replay.expect("there is a segment");
     let segment = segments.back().expect("there is a segment");
     Scan { disk, header: &segment.header, bytes: &bytes }.judge_end(end, &replay)?;
-    let snapshot = choose_snapshot(disk, config, &mut replay.contents)?;
+    let (kept, snapshot) = choose_snapshot(disk, config, &replay.contents)?;
     let mark_slot = mend(disk, segment, &bytes, end, replay.position)?;
     let recovered = replay.recovered(snapshot);
     let Replay { contents, position, .. } = replay;
-    Ok(Some(Recovery { segments, contents, position, end: end as u64, mark_slot, recovered }))
+    Ok(Some(Recovery { segments, contents, position, end: end as u64, mark_slot, kept, recovered }))
 }
 
 fn damaged<D: Disk>(
@@ -297,18 +300,17 @@ impl<D: Disk> Scan<'_, D> {
 fn choose_snapshot<D: Disk>(
     disk: &D,
     config: &Config,
-    contents: &mut Contents,
-) -> Result<Option<SnapshotMeta>, WalError> {
+    contents: &Contents,
+) -> Result<(Kept, Option<SnapshotMeta>), WalError> {
     let kept = contents.kept;
     let first = contents.first();
     let mut refusal = None;
     if kept.newest.is_none_or(|newest| contents.covers(newest)) {
         for id in kept.iter().filter(|id| first <= id.index.next()) {
             match snapshot_file::verify(disk, config.cluster, id) {
-                Ok(meta) if kept.newest == Some(id) => return Ok(Some(meta)),
+                Ok(meta) if kept.newest == Some(id) => return Ok((kept, Some(meta))),
                 Ok(meta) => {
-                    contents.kept = Kept { previous: None, newest: Some(id) };
-                    return Ok(Some(meta));
+                    return Ok((Kept { previous: None, newest: Some(id) }, Some(meta)));
                 }
                 Err(error @ WalError::Damaged { .. }) => {
                     log::error!("{error}");
@@ -319,8 +321,7 @@ fn choose_snapshot<D: Disk>(
         }
         if first <= Index(1) {
             // No snapshot is whole or there never was one; nothing is compacted.
-            contents.kept = Kept::default();
-            return Ok(None);
+            return Ok((Kept::default(), None));
         }
     }
     Err(refusal.unwrap_or_else(|| {
