@@ -139,6 +139,9 @@ impl Core {
 
     /// Whether entries continue `prev` without a hole and in order of terms.
     pub fn is_consecutive(&self, prev: EntryId, entries: &[Entry]) -> bool {
+        if (prev.index == Index(0)) != (prev.term == Term(0)) {
+            return false;
+        }
         let mut last = prev;
         entries.iter().all(|entry| {
             let follows = entry.id.index == last.index.next() && entry.id.term >= last.term;

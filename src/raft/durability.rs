@@ -49,6 +49,7 @@ pub struct Recovered {
 pub struct Durability {
     last_seq: WriteSeq,
     in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
     issued: Index,
     durable: Index,
     issued_state: HardState,
@@ -98,7 +99,7 @@ impl Durability {
 
     /// How many bytes the disk still owes.
     pub fn in_flight_bytes(&self) -> usize {
-        self.in_flight.iter().map(|write| write.bytes).sum()
+        self.in_flight_bytes
     }
 
     /// Since when the disk has owed its oldest write.
@@ -111,6 +112,7 @@ impl Durability {
         self.last_seq.0 += 1;
         self.issued = last;
         self.issued_state = state;
+        self.in_flight_bytes += bytes;
         self.in_flight.push_back(InFlight {
             seq: self.last_seq,
             hard_state: state,
@@ -128,6 +130,7 @@ impl Durability {
         {
             self.durable = self.durable.max(write.vouches);
             self.durable_state = write.hard_state;
+            self.in_flight_bytes -= write.bytes;
             self.in_flight.pop_front();
         }
     }

@@ -57,7 +57,16 @@ impl fmt::Debug for ClusterId {
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
+/// No cluster counts this far; what does not come from counting is no number of
+/// ours, and arithmetic on it could wrap around.
+const BEYOND_COUNTING: u64 = 1 << 62;
+
 impl Term {
+    /// Whether counting could have reached it.
+    pub fn is_sane(self) -> bool {
+        self.0 < BEYOND_COUNTING
+    }
+
     /// The term after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -81,6 +90,11 @@ impl fmt::Debug for Term {
 pub struct Index(pub u64);
 
 impl Index {
+    /// Whether counting could have reached it.
+    pub fn is_sane(self) -> bool {
+        self.0 < BEYOND_COUNTING
+    }
+
     /// The position after this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)

@@ -7,8 +7,6 @@
 //! whenever it is said, and said again whenever it grows, so no answer ever
 //! waits in a queue for a disk.
 
-use std::time::Duration;
-
 use super::core::Core;
 use super::entry::{Entry, EntryId, Index, NodeId};
 use super::message::{
@@ -16,9 +14,6 @@ use super::message::{
 };
 use super::ready::Fault;
 use super::time::Time;
-
-/// A heartbeat that asks for a longer promise than this is none of ours.
-const LONGEST_PROMISE: Duration = Duration::from_secs(60);
 
 /// Follows a leader, or waits for one.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +61,7 @@ impl Follower {
             return Ok(());
         }
         let last = entries.last().map_or(prev.index, |entry| entry.id.index);
+        let is_probe = entries.is_empty();
         if self.contradicts(core, &entries) {
             log::error!("{from} takes back entries of its own term: dropped");
             return Ok(());
@@ -76,7 +72,8 @@ impl Follower {
         // A stale append ends before what is verified already: nothing is cut,
         // and nothing is taken back.
         self.verified = self.verified.max(last);
-        self.answer_due = true;
+        // What is not yet durable is answered when it is.
+        self.answer_due |= is_probe || core.durability.durable() >= self.verified;
         core.commit_to(commit.min(self.verified));
         Ok(())
     }
@@ -109,8 +106,9 @@ impl Follower {
 
     /// A leader is there: promise not to elect another, and echo at once.
     pub fn on_heartbeat(&mut self, core: &mut Core, now: Time, from: NodeId, beat: Heartbeat) {
-        if beat.promise > LONGEST_PROMISE {
-            log::warn!("dropped a heartbeat from {from} that asks for {:?}", beat.promise);
+        if beat.promise > core.config.promise {
+            // After a restart we would promise less than we are asked for here.
+            log::warn!("{from} asks for a promise of {:?}, longer than ours", beat.promise);
             return;
         }
         core.promise.set_length(beat.promise);
@@ -120,7 +118,9 @@ impl Follower {
             round: beat.round,
             matched: self.matched(core),
             received: self.verified,
-            durable: core.durability.durable(),
+            // A snapshot that was just installed counts: its base is not yet in
+            // the journal, but nothing that was on the disk is lost.
+            durable: core.durability.durable().max(core.log.base().index),
         };
         core.send(from, Message::HeartbeatResponse(response));
     }

@@ -66,7 +66,8 @@ pub struct Leader {
     rounds: Rounds,
     own_reads: ReadId,
     heartbeat_due: Time,
-    commit_at_heartbeat: Index,
+    promotion_due: Time,
+    commit_at_promotion: Index,
     checked_at: Time,
     check_due: Time,
     transfer: Option<Transfer>,
@@ -83,12 +84,19 @@ impl Leader {
             rounds: Rounds::default(),
             own_reads: ReadId(0),
             heartbeat_due: now,
-            commit_at_heartbeat: noop,
+            promotion_due: now,
+            commit_at_promotion: noop,
             checked_at: now,
             check_due: now + core.config.election_timeout_max,
             transfer: None,
             lease_given_up: false,
         };
+        // Who is being removed, and may not know it, is told.
+        for (node, _) in core.configurations.at(core.applied().index).iter() {
+            if node != core.config.id {
+                leader.progress.insert(node, Progress::new(noop, now));
+            }
+        }
         leader.follow_membership(core, now);
         leader
     }
@@ -152,6 +160,9 @@ impl Leader {
         }
         if core.durability.in_flight_bytes() > core.config.disk_lag_bytes {
             return Err(ProposeError::DiskLags);
+        }
+        if core.log.bytes() > core.config.log_tail_bytes + core.config.disk_lag_bytes {
+            return Err(ProposeError::LogFull);
         }
         Ok(())
     }
@@ -243,8 +254,9 @@ impl Leader {
     }
 
     fn is_alive(&self, core: &Core, next: &Membership, now: Time) -> bool {
-        agreed(next.voters().map(|voter| self.heard_lately(core, voter, now))) == Some(true)
-            || next.voters().eq(core.voters())
+        let is_lost = |voter| self.progress.get(&voter).is_some_and(|p| p.rolled_back);
+        let counts = |voter| self.heard_lately(core, voter, now) && !is_lost(voter);
+        agreed(next.voters().map(counts)) == Some(true) || next.voters().eq(core.voters())
     }
 
     /// A follower has answered an append.
@@ -259,7 +271,7 @@ impl Leader {
         progress.heard = Some(now);
         match response {
             AppendResponse::Accepted { matched, received } => {
-                if core.could_hold(matched.max(received)) {
+                if matched <= received && core.could_hold(received) {
                     progress.accepted(matched, received, self.rounds.latest(), now);
                 }
             }
@@ -284,7 +296,7 @@ impl Leader {
     ) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         let HeartbeatResponse { round, matched, received, durable } = response;
-        if round > self.rounds.latest() || !core.could_hold(matched.max(received)) {
+        if round > self.rounds.latest() || matched > received || !core.could_hold(received) {
             log::warn!("dropped an impossible heartbeat response from {from}");
             return;
         }
@@ -310,6 +322,7 @@ impl Leader {
             }
         }
         if progress.stalled(received, core.config.election_timeout_min, now) {
+            progress.retries += 1;
             progress.probe();
         }
         self.release_confirmed(core);
@@ -343,8 +356,17 @@ impl Leader {
     /// What was on its way to a follower is lost.
     pub fn on_link_lost(&mut self, node: NodeId) {
         if let Some(progress) = self.progress.get_mut(&node) {
-            progress.fetching = false;
+            progress.lost();
+        }
+    }
+
+    /// A snapshot is not on its way any more.
+    pub fn on_snapshot_ended(&mut self, node: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&node)
+            && matches!(progress.state, State::Snapshot { .. })
+        {
             progress.probe();
+            progress.lost();
         }
     }
 
@@ -353,11 +375,11 @@ impl Leader {
         &mut self,
         core: &mut Core,
         now: Time,
-        node: NodeId,
+        fetch: Fetch,
         read: Option<(EntryId, Vec<Entry>)>,
     ) {
-        let Some(progress) = self.progress.get_mut(&node) else { return };
-        if !std::mem::take(&mut progress.fetching) {
+        let Some(progress) = self.progress.get_mut(&fetch.node) else { return };
+        if !std::mem::take(&mut progress.fetching) || fetch.from != progress.next {
             return;
         }
         match read {
@@ -365,7 +387,7 @@ impl Leader {
                 if prev.index == progress.next.prev() && core.is_consecutive(prev, &entries) =>
             {
                 if progress.may_send(core.config.inflight_bytes) {
-                    Self::append_to(core, node, progress, prev, entries, now);
+                    Self::append_to(core, fetch.node, progress, prev, entries, now);
                 }
             }
             Some(_) => {}
@@ -377,8 +399,8 @@ impl Leader {
     pub fn speak(&mut self, core: &mut Core, now: Time, ready: &mut Ready) {
         self.advance_commit(core);
         self.serve_reads(core, now);
+        self.promote_learners(core, now);
         if now >= self.heartbeat_due {
-            self.promote_learners(core, now);
             self.beat(core, now);
         }
         self.feed(core, now, ready);
@@ -413,7 +435,8 @@ impl Leader {
             for asking in self.rounds.take_fresh() {
                 Self::answer(core, asking, core.commit());
             }
-        } else {
+        } else if !self.rounds.is_waiting() {
+            // One round at a time: the next one serves all that come meanwhile.
             self.beat(core, now);
             // With one voter there is nobody to wait for.
             self.release_confirmed(core);
@@ -430,15 +453,19 @@ impl Leader {
             core.send(node, Message::Heartbeat(beat));
         }
         self.heartbeat_due = now + core.config.heartbeat_interval;
-        self.commit_at_heartbeat = core.commit();
     }
 
-    /// A learner that has all that was committed one heartbeat ago keeps up: let
-    /// it count.
+    /// A learner that has all that was committed a heartbeat interval ago keeps
+    /// up: let it count.
     fn promote_learners(&mut self, core: &mut Core, now: Time) {
+        if now < self.promotion_due {
+            return;
+        }
+        let commit = std::mem::replace(&mut self.commit_at_promotion, core.commit());
+        self.promotion_due = now + core.config.heartbeat_interval;
         let learners = core.membership().iter().filter(|(_, member)| !member.voter);
         let ready = learners.map(|(node, _)| node).find(|node| {
-            let keeps_up = |progress: &Progress| progress.counted() >= self.commit_at_heartbeat;
+            let keeps_up = |progress: &Progress| progress.counted() >= commit;
             self.progress.get(node).is_some_and(keeps_up) && self.heard_lately(core, *node, now)
         });
         let Some(node) = ready else { return };
@@ -464,8 +491,9 @@ impl Leader {
                 let probing = matches!(progress.state, State::Probe { .. });
                 let Some(prev) = core.log.id_at(progress.next.prev()) else {
                     progress.fetching = true;
+                    let (from, to) = (progress.next, core.log.base().index);
                     let limit_bytes = core.config.append_bytes;
-                    ready.fetch.push(Fetch { node, from: progress.next, limit_bytes });
+                    ready.fetch.push(Fetch { node, from, to, limit_bytes });
                     break;
                 };
                 let mut entries = core.log.slice(progress.next, core.config.append_bytes);

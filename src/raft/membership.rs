@@ -79,6 +79,9 @@ pub enum Illegal {
     /// Nobody would be left to vote.
     #[error("the last voter cannot be removed")]
     LastVoter,
+    /// A name or address is too long, or the name is empty.
+    #[error("a name has 1 to {limit} bytes, an address at most as many", limit = Membership::TEXT_LIMIT_BYTES)]
+    Text,
     /// The configuration is as large as it may be.
     #[error("the cluster has {limit} members, which is the limit", limit = Membership::LIMIT)]
     Full,
@@ -158,6 +161,10 @@ impl Membership {
                 if self.members.len() >= Self::LIMIT {
                     return Err(Illegal::Full);
                 }
+                check_text(&member.peer_address, &member.client_address)?;
+                if member.name.is_empty() || member.name.len() > Self::TEXT_LIMIT_BYTES {
+                    return Err(Illegal::Text);
+                }
                 next.insert(*node, Member { voter: false, ..member.clone() });
             }
             Change::Promote(node) => {
@@ -169,6 +176,7 @@ impl Membership {
             }
             Change::Readdress { node, peer_address, client_address } => {
                 let member = next.members.get_mut(node).ok_or(Illegal::NotMember(*node))?;
+                check_text(peer_address, client_address)?;
                 member.peer_address.clone_from(peer_address);
                 member.client_address.clone_from(client_address);
             }
@@ -213,6 +221,11 @@ impl Membership {
         }
         Ok(membership)
     }
+}
+
+fn check_text(peer_address: &str, client_address: &str) -> Result<(), Illegal> {
+    let longest = peer_address.len().max(client_address.len());
+    if longest <= Membership::TEXT_LIMIT_BYTES { Ok(()) } else { Err(Illegal::Text) }
 }
 
 /// The configurations that still matter, oldest first: the one in force at the

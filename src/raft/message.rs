@@ -20,6 +20,42 @@ pub struct Envelope {
     pub message: Message,
 }
 
+impl Envelope {
+    /// Whether every term and index is one that counting could have reached. A
+    /// number near the end of its type would make the next one wrap around.
+    pub fn is_sane(&self) -> bool {
+        let ids = match &self.message {
+            Message::PreVote(PreVote { next, last }) => [EntryId { term: *next, ..*last }, *last],
+            Message::PreVoteResponse(PreVoteResponse { next, .. }) => {
+                [EntryId { term: *next, index: Index(0) }; 2]
+            }
+            Message::RequestVote(RequestVote { last, .. }) => [*last; 2],
+            Message::Append(Append { prev, entries, commit }) => {
+                let last = entries.last().map_or(*prev, |entry| entry.id);
+                [EntryId { index: *commit, ..*prev }, last.max(*prev)]
+            }
+            Message::AppendResponse(AppendResponse::Accepted { matched, received }) => {
+                [*matched, *received].map(|index| EntryId { term: Term(0), index })
+            }
+            Message::AppendResponse(AppendResponse::Rejected { at, hint }) => {
+                [EntryId { term: Term(0), index: *at }, *hint]
+            }
+            Message::Heartbeat(Heartbeat { commit: index, .. })
+            | Message::ReadIndexResponse(ReadIndexResponse { index, .. }) => {
+                [EntryId { term: Term(0), index: *index }; 2]
+            }
+            Message::HeartbeatResponse(HeartbeatResponse { received, durable, .. }) => {
+                [*received, *durable].map(|index| EntryId { term: Term(0), index })
+            }
+            Message::VoteResponse(_)
+            | Message::ReadIndex(_)
+            | Message::TimeoutNow
+            | Message::Outdated => [EntryId::ZERO; 2],
+        };
+        self.term.is_sane() && ids.iter().all(|id| id.term.is_sane() && id.index.is_sane())
+    }
+}
+
 /// What is said. Requests first, each with its answers behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {

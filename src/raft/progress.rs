@@ -43,6 +43,9 @@ pub struct Progress {
     pub matched_round: u64,
     /// When sending last began or got on; tells a lost message from a late one.
     pub advanced: Time,
+    /// How often sending was begun again since it last got on. Each time it is
+    /// given twice as long, so that a slow link is not filled with copies.
+    pub retries: u32,
     /// Entries are being read from the journal for it.
     pub fetching: bool,
     /// It has shown less on its disk than it had acknowledged. It counts for
@@ -116,6 +119,7 @@ impl Progress {
             heard: None,
             matched_round: 0,
             advanced: now,
+            retries: 0,
             fetching: false,
             rolled_back: false,
             leaving: None,
@@ -142,6 +146,18 @@ impl Progress {
     /// Starts over from what it has acknowledged.
     pub fn probe(&mut self) {
         self.probe_from(self.matched.next());
+    }
+
+    /// What was on its way is lost. The next sign of life lets sending begin
+    /// again; to begin at once would only fill a queue that nobody empties.
+    pub fn lost(&mut self) {
+        self.fetching = false;
+        if !matches!(self.state, State::Snapshot { .. }) {
+            self.probe();
+            self.state = State::Probe { sent: true };
+            self.advanced = Time::ZERO;
+            self.retries = 0;
+        }
     }
 
     /// Starts over from a better guess, never below what it has acknowledged.
@@ -176,6 +192,7 @@ impl Progress {
             self.matched = matched;
             self.matched_round = round;
             self.advanced = now;
+            self.retries = 0;
         }
         match &mut self.state {
             State::Replicate(window) => {
@@ -196,7 +213,7 @@ impl Progress {
     /// It does not hold the entry at `at`; `next` is where to go on.
     pub fn rejected(&mut self, at: Index, next: Index) {
         let stale = match &self.state {
-            State::Probe { .. } => at != self.next.prev(),
+            State::Probe { .. } => at != self.next.prev() || at <= self.matched,
             State::Replicate(_) => at <= self.matched || at >= self.next,
             State::Snapshot { .. } => true,
         };
@@ -213,7 +230,7 @@ impl Progress {
             State::Replicate(_) => received < self.next.prev(),
             State::Snapshot { .. } => false,
         };
-        waiting && now.since(self.advanced) >= patience
+        waiting && now.since(self.advanced) >= patience * (1 << self.retries.min(5))
     }
 }
 

@@ -18,7 +18,7 @@ use super::message::{
     Envelope, Message, PreVote, PreVoteResponse, ReadId, RequestVote, VoteResponse,
 };
 use super::quorum::VoteOutcome;
-use super::ready::{Fault, ProposeError, Ready};
+use super::ready::{Fault, Fetch, ProposeError, Ready};
 use super::time::Time;
 
 /// What a node is at the moment, with what only that role knows.
@@ -65,7 +65,7 @@ impl Raft {
 
     /// A message has arrived.
     pub fn receive(&mut self, now: Time, envelope: Envelope) {
-        if self.fault.is_some() || envelope.to != self.core.config.id {
+        if self.fault.is_some() || envelope.to != self.core.config.id || !envelope.is_sane() {
             return;
         }
         let Envelope { from, term, message, .. } = envelope;
@@ -245,10 +245,10 @@ impl Raft {
     }
 
     /// The journal has answered a [`Fetch`]: the entry before and the entries,
-    /// or `None` if it no longer holds them.
-    pub fn entries_read(&mut self, now: Time, node: NodeId, read: Option<(EntryId, Vec<Entry>)>) {
+    /// or `None` if it no longer holds them. Every fetch has to be answered.
+    pub fn entries_read(&mut self, now: Time, fetch: Fetch, read: Option<(EntryId, Vec<Entry>)>) {
         if let Role::Leader(leader) = &mut self.role {
-            leader.on_entries_read(&mut self.core, now, node, read);
+            leader.on_entries_read(&mut self.core, now, fetch, read);
         }
         self.check();
     }
@@ -260,20 +260,25 @@ impl Raft {
         }
     }
 
-    /// A snapshot is not on its way to this node any more; it will be told what
-    /// to do by what it answers next.
+    /// A snapshot is not on its way to this node any more, whether it has
+    /// arrived or not: what the node answers next tells.
     pub fn snapshot_ended(&mut self, node: NodeId) {
-        self.link_lost(node);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_snapshot_ended(node);
+        }
     }
 
     /// A snapshot file of a leader is complete and durable here. True if the
     /// state is to be taken from it; [`Ready::restore`] then says so again, in
     /// order with everything else.
-    pub fn snapshot_received(&mut self, meta: SnapshotMeta) -> bool {
+    pub fn snapshot_received(&mut self, now: Time, meta: SnapshotMeta) -> bool {
         let last = meta.last;
         let known = last.index <= self.core.commit() || self.core.log.holds(last);
+        if last.term > self.core.term() || matches!(self.role, Role::PreCandidate(_)) {
+            self.become_follower(now, last.term.max(self.core.term()), None);
+        }
         if !known && !matches!(self.role, Role::Follower(_)) {
-            // Whoever stands for election or leads has no leader to take it from.
+            // Whoever asks for votes or leads has no leader to take it from.
             return false;
         }
         if known {
@@ -283,8 +288,7 @@ impl Raft {
             self.install(meta);
         }
         if let Role::Follower(follower) = &mut self.role {
-            let verified = last.index.max(self.core.commit());
-            follower.installed(verified);
+            follower.installed(last.index);
         }
         self.check();
         !known
@@ -323,7 +327,7 @@ impl Raft {
                 log::warn!("{}: lost touch with the majority, leads no more", self.core.config.id);
                 self.become_follower(now, self.core.term(), None);
             }
-        } else if self.may_stand() && now >= self.core.election_due {
+        } else if self.may_stand() && now >= self.stand_at() {
             self.become_pre_candidate(now);
         }
         if let Role::Candidate(candidate) = &mut self.role {
@@ -334,6 +338,11 @@ impl Raft {
 
     fn may_stand(&self) -> bool {
         self.core.membership().is_voter(self.core.config.id) && !self.core.is_removed()
+    }
+
+    /// A promise stands against our own candidacy as well: we would vote for it.
+    fn stand_at(&self) -> Time {
+        self.core.election_due.max(self.core.promise.until())
     }
 
     fn judge_pre_vote(&mut self, now: Time) {
@@ -400,11 +409,12 @@ impl Raft {
     /// When [`Raft::ready`] has something to judge even if nothing arrives.
     pub fn wake_at(&self) -> Time {
         match &self.role {
+            _ if self.fault.is_some() => Time::MAX,
             Role::Leader(leader) => leader.wake_at(),
             role => {
                 let follows = matches!(role, Role::Follower(Follower { leader: Some(_), .. }));
                 let reads = self.core.reads_due().filter(|_| follows);
-                let election = self.may_stand().then_some(self.core.election_due);
+                let election = self.may_stand().then(|| self.stand_at());
                 reads.into_iter().chain(election).min().unwrap_or(Time::MAX)
             }
         }

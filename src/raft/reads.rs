@@ -71,8 +71,10 @@ impl Reads {
     pub fn confirm(&mut self, id: ReadId, index: Index) {
         if id > self.confirmed && id <= self.requested {
             self.confirmed = id;
-            let after = self.waiting.back().map_or(index, |&(_, last)| last.max(index));
-            self.waiting.push_back((id, after));
+            match self.waiting.back_mut() {
+                Some((last, after)) if *after >= index => *last = id,
+                _ => self.waiting.push_back((id, index)),
+            }
         }
     }
 
@@ -155,6 +157,11 @@ impl Rounds {
     /// Whether reads wait that no round was sent for.
     pub fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
+    }
+
+    /// Whether reads wait for a round that was sent.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Takes those reads out: they need no round.

@@ -11,6 +11,9 @@ pub struct Fetch {
     pub node: NodeId,
     /// The first one.
     pub from: Index,
+    /// The last one wanted. All of them are committed, so an answer never gets
+    /// wrong, however late.
+    pub to: Index,
     /// How many bytes of them, one larger entry excepted.
     pub limit_bytes: usize,
 }
@@ -63,4 +66,7 @@ pub enum ProposeError {
     /// The disk cannot keep up.
     #[error("the disk does not keep up")]
     DiskLags,
+    /// The log in memory has reached its limit: followers do not keep up.
+    #[error("the log is full: followers do not keep up")]
+    LogFull,
 }

@@ -125,8 +125,8 @@ pub enum Input {
     },
     /// The journal has answered a fetch; `None`: it no longer holds that.
     Fetched {
-        /// For whom.
-        node: NodeId,
+        /// Which.
+        fetch: Fetch,
         /// The entry before, and the entries.
         read: Option<(EntryId, Vec<Entry>)>,
     },

@@ -98,7 +98,7 @@ impl Replica {
                 self.raft.durable(seq);
                 (self.log_bytes, self.room) = (log_bytes, room);
             }
-            Input::Fetched { node, read } => self.raft.entries_read(now.time, node, read),
+            Input::Fetched { fetch, read } => self.raft.entries_read(now.time, fetch, read),
             Input::Stop => self.stop(),
         }
     }
@@ -227,6 +227,9 @@ impl Replica {
             }
             Err(ProposeError::DiskLags) => {
                 self.refuse(ticket, ErrorKind::DiskFull, "the disk is too slow, not applied");
+            }
+            Err(ProposeError::LogFull) => {
+                self.refuse(ticket, ErrorKind::Busy, "followers do not keep up, not applied");
             }
             Err(ProposeError::NotLeader | ProposeError::Transferring) => {
                 self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);

@@ -164,17 +164,14 @@ impl Worker {
     }
 
     fn fetch(&self, fetch: Fetch) -> Result<(), WalError> {
-        let Fetch { node, from, limit_bytes } = fetch;
-        let Some(prev) = self.wal.id_at(from.prev()) else {
-            self.report(Input::Fetched { node, read: None });
-            return Ok(());
+        let Fetch { from, to, limit_bytes, .. } = fetch;
+        let read = match (self.wal.id_at(from.prev()), self.wal.read_entries(from, to, limit_bytes))
+        {
+            (Some(prev), Ok(entries)) => Some((prev, entries)),
+            (None, _) | (_, Err(WalError::Compacted { .. })) => None,
+            (_, Err(error)) => return Err(error),
         };
-        let read = match self.wal.read_entries(from, self.wal.last().index, limit_bytes) {
-            Ok(entries) => Some((prev, entries)),
-            Err(WalError::Compacted { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        self.report(Input::Fetched { node, read });
+        self.report(Input::Fetched { fetch, read });
         Ok(())
     }
 
