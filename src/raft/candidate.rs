@@ -76,4 +76,9 @@ impl Candidate {
     pub fn outcome(&self, core: &Core) -> VoteOutcome {
         votes(core.voters().map(|voter| self.answers.get(&voter).copied()))
     }
+
+    /// Who has said yes.
+    pub fn supporters(&self) -> impl Iterator<Item = NodeId> {
+        self.answers.iter().filter(|&(_, &granted)| granted).map(|(&node, _)| node)
+    }
 }

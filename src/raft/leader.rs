@@ -75,8 +75,9 @@ pub struct Leader {
 }
 
 impl Leader {
-    /// A term begins: nothing is known of anybody, and a no-op is appended.
-    pub fn begin(core: &mut Core, now: Time) -> Self {
+    /// A term begins: nothing is known of anybody but who has just voted for us,
+    /// and a no-op is appended.
+    pub fn begin(core: &mut Core, now: Time, supporters: impl Iterator<Item = NodeId>) -> Self {
         let noop = core.append(Payload::Noop).index;
         let mut leader = Self {
             progress: BTreeMap::new(),
@@ -98,6 +99,11 @@ impl Leader {
             }
         }
         leader.follow_membership(core, now);
+        for supporter in supporters {
+            if let Some(progress) = leader.progress.get_mut(&supporter) {
+                progress.heard = Some(now);
+            }
+        }
         leader
     }
 
@@ -147,7 +153,8 @@ impl Leader {
                 .is_some_and(|contact| lease_holds(contact, core.config.promise, now))
     }
 
-    fn heard_lately(&self, core: &Core, node: NodeId, now: Time) -> bool {
+    /// Whether a member was heard within an election timeout.
+    pub fn heard_lately(&self, core: &Core, node: NodeId, now: Time) -> bool {
         let timeout = core.config.election_timeout_max;
         let heard = self.progress.get(&node).and_then(|progress| progress.heard);
         node == core.config.id || heard.is_some_and(|heard| now.since(heard) <= timeout)

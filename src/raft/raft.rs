@@ -389,7 +389,8 @@ impl Raft {
     }
 
     fn become_leader(&mut self, now: Time) {
-        let leader = Leader::begin(&mut self.core, now);
+        let Role::Candidate(candidate) = &self.role else { return };
+        let leader = Leader::begin(&mut self.core, now, candidate.supporters());
         self.turn_into(Role::Leader(Box::new(leader)));
     }
 
@@ -473,6 +474,29 @@ impl Raft {
     /// taken now has to carry.
     pub fn applied_membership(&self) -> &Membership {
         self.core.configurations.at(self.core.applied().index)
+    }
+
+    /// Whether a configuration is in use that is not committed yet.
+    pub fn is_changing(&self) -> bool {
+        self.core.configurations.index() > self.core.commit()
+    }
+
+    /// Whether this node leads and is handing over.
+    pub fn is_transferring(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.is_transferring())
+    }
+
+    /// Whether this node leads and has heard that one within an election timeout.
+    pub fn heard_lately(&self, node: NodeId, now: Time) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.heard_lately(&self.core, node, now))
+    }
+
+    /// Who had best lead next, if this node leads and anybody can.
+    pub fn successor(&self, now: Time) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.best_successor(&self.core, now),
+            _ => None,
+        }
     }
 
     /// Whether this node was a member and, by a committed entry, is no more.

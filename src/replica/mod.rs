@@ -30,15 +30,23 @@
 //! | file | what |
 //! |---|---|
 //! | [`driver`] | one turn |
-//! | [`replica`](mod@replica) | requests in, entries applied, replies out |
+//! | [`replica`](mod@replica) | what has happened in, what is to be done out |
+//! | `requests` | requests on their way in: answered, proposed, or sent on |
 //! | [`pending`] | who waits for what, until when |
+//! | [`forward`] | a request to the leader, and its answer back |
+//! | [`admin`] | joining, leaving, handing over |
 //! | [`clock`] | log time |
+//! | `status` | how a replica is, for people |
 
+pub mod admin;
 pub mod clock;
 pub mod driver;
+pub mod forward;
 pub mod pending;
 #[expect(clippy::module_inception, reason = "the replica itself is what the module is named for")]
 pub mod replica;
+mod requests;
+mod status;
 
 use std::time::Duration;
 

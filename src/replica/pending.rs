@@ -42,6 +42,7 @@ pub struct Writes {
     by_entry: BTreeMap<(Index, Term), Write>,
     growth_bytes: u64,
     log_bytes: usize,
+    applied_term: Term,
 }
 
 impl Writes {
@@ -57,10 +58,24 @@ impl Writes {
         self.by_entry.get(&(entry.index, entry.term))
     }
 
-    /// Takes out every write up to the index of an applied entry. Those of other
-    /// entries have surely had no effect: another one took their place.
+    /// Takes out every write up to the index of an applied entry, and all of
+    /// earlier terms behind it. But for the one that the entry carried they have
+    /// surely had no effect: whatever follows a committed entry in any log is of
+    /// its term or a later one.
     pub fn applied(&mut self, entry: EntryId) -> Settled {
         let mut settled = Settled::default();
+        if entry.term > self.applied_term {
+            self.applied_term = entry.term;
+            let is_replaced = |&(index, term): &(Index, Term), _: &mut Write| {
+                index > entry.index && term < entry.term
+            };
+            for write in
+                self.by_entry.extract_if(.., is_replaced).map(|(_, w)| w).collect::<Vec<_>>()
+            {
+                self.forget(&write);
+                settled.replaced.push(write.ticket);
+            }
+        }
         while let Some(first) = self.by_entry.first_entry() {
             let &(index, term) = first.key();
             if index > entry.index {

@@ -1,18 +1,24 @@
-//! The replica itself: requests in, entries applied, replies out.
+//! The replica itself: what has happened in, what is to be done out.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::clock::{LogClock, Now};
-use super::pending::{Held, Read, Reads, Ticket, Write, Writes};
+use super::admin::Admin;
+use super::clock::{LogClock, Now, Reading};
+use super::forward::{Forwards, Proxied, is_proxied};
+use super::pending::{Held, Read, Reads, Ticket, Writes};
+use super::requests::{NO_LEADER, UNKNOWN};
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
-use crate::raft::{Entry, Index, Payload, ProposeError, Raft, Role, Time};
-use crate::request::{Batch, Consistency, ErrorKind, MemberInfo, Reply, Request, RoleName, Status};
+use crate::raft::message::VoteResponse;
+use crate::raft::{
+    Entry, Envelope, Index, Membership, Message, NodeId, Payload, Raft, ReadId, Role, Term, Time,
+};
+use crate::request::{ErrorKind, Reply};
 
 /// Ticks that only remove what is due come no faster than this.
 const TICK_EVERY: Duration = Duration::from_millis(10);
@@ -20,41 +26,66 @@ const TICK_EVERY: Duration = Duration::from_millis(10);
 /// How many cleared keys a turn frees the memory of.
 const RECLAIM_KEYS_PER_TURN: usize = 256;
 
-/// Log time and wall clock further apart than this are worth a look.
-const OFFSET_WARNING_MS: u64 = 1000;
-
-/// What a write that had no effect for want of a leader is told.
-const NO_LEADER: &str = "no leader, not applied";
+/// How many addresses are remembered, of members and of those who were.
+const ADDRESS_BOOK: usize = 2 * Membership::LIMIT;
 
 /// What is kept of a connection to keep its requests in order.
 #[derive(Debug, Clone, Copy, Default)]
-struct Line {
+pub(super) struct Line {
     /// The entry of its last write.
-    last_write: Index,
-    /// How many of its reads wait.
-    reads: u32,
+    pub last_write: Index,
+    /// How many of its reads wait here.
+    pub reads: u32,
     /// How many of its requests are held.
-    held: u32,
+    pub held: u32,
+    /// How many of its requests are at the leader unanswered.
+    pub forwarded: u32,
+}
+
+impl Line {
+    /// Whether nothing has to be remembered of it.
+    pub fn is_at_rest(&self, applied: Index) -> bool {
+        self.reads + self.held + self.forwarded == 0 && self.last_write <= applied
+    }
+}
+
+/// The process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    /// Somebody else is to lead first.
+    HandingOver,
+    /// Nobody else can.
+    Alone,
 }
 
 /// One node above its disk and sockets.
 pub struct Replica {
-    config: Config,
-    raft: Raft,
-    fsm: Fsm,
-    clock: LogClock,
-    writes: Writes,
-    reads: Reads,
-    held: VecDeque<Held>,
-    lines: HashMap<u64, Line, foldhash::fast::FixedState>,
-    replies: Vec<(Ticket, Reply)>,
-    leads: bool,
+    pub(super) config: Config,
+    pub(super) raft: Raft,
+    pub(super) fsm: Fsm,
+    pub(super) clock: LogClock,
+    pub(super) writes: Writes,
+    pub(super) reads: Reads,
+    pub(super) held: Vec<Held>,
+    pub(super) forwards: Forwards,
+    pub(super) proxied: Proxied,
+    pub(super) admin: Admin,
+    pub(super) lines: HashMap<u64, Line, foldhash::fast::FixedState>,
+    pub(super) replies: Vec<(Ticket, Reply)>,
+    pub(super) messages: Vec<(NodeId, PeerMessage)>,
+    pub(super) leads: bool,
+    pub(super) log_bytes: u64,
+    pub(super) room: bool,
+    pub(super) fault: Option<String>,
+    stopping: Option<Stopping>,
+    /// What log time the leader has last told; reads are judged by it here.
+    leader_log_ms: u64,
+    /// What the voters of an election said of log time.
+    readings: Vec<(Term, Reading)>,
     last_stamp_ms: u64,
     ticked_at: Option<Time>,
-    log_bytes: u64,
-    room: bool,
-    stopping: bool,
-    fault: Option<String>,
+    book: BTreeMap<NodeId, String>,
+    book_of: Option<Membership>,
 }
 
 impl Replica {
@@ -69,16 +100,24 @@ impl Replica {
             clock: LogClock::default(),
             writes: Writes::default(),
             reads: Reads::default(),
-            held: VecDeque::new(),
+            held: Vec::new(),
+            forwards: Forwards::default(),
+            proxied: Proxied::default(),
+            admin: Admin::default(),
             lines: HashMap::default(),
             replies: Vec::new(),
+            messages: Vec::new(),
             leads: false,
-            last_stamp_ms: 0,
-            ticked_at: None,
             log_bytes: 0,
             room: true,
-            stopping: false,
             fault: None,
+            stopping: None,
+            leader_log_ms: 0,
+            readings: Vec::new(),
+            last_stamp_ms: 0,
+            ticked_at: None,
+            book: BTreeMap::new(),
+            book_of: None,
         }
     }
 
@@ -89,237 +128,208 @@ impl Replica {
             Input::Gone { connection } => {
                 self.lines.remove(&connection);
             }
-            Input::Peer { message: PeerMessage::Raft { envelope, .. }, .. } => {
-                self.raft.receive(now.time, envelope);
-            }
-            Input::Peer { .. } | Input::Probed { .. } | Input::Adopted(_) => {}
+            Input::Peer { from, message } => self.on_peer(now, from, message),
             Input::LinkLost(node) => self.raft.link_lost(node),
             Input::Durable { seq, log_bytes, room } => {
                 self.raft.durable(seq);
                 (self.log_bytes, self.room) = (log_bytes, room);
             }
             Input::Fetched { fetch, read } => self.raft.entries_read(now.time, fetch, read),
-            Input::Stop => self.stop(),
-        }
-    }
-
-    fn request(&mut self, now: Now, ticket: Ticket, request: Request) {
-        match request {
-            Request::Ping => self.reply(ticket, Reply::Pong),
-            Request::Status => {
-                let status = Reply::Status(Box::new(self.status(now)));
-                self.reply(ticket, status);
-            }
-            Request::Members => {
-                let members = Reply::Members(self.members());
-                self.reply(ticket, members);
-            }
-            Request::Join { .. } | Request::Leave { .. } | Request::Transfer { .. } => {
-                self.refuse(ticket, ErrorKind::Refused, "this version runs one node per cluster");
-            }
-            _ if self.fault.is_some() => {
-                let why = self.fault.clone().unwrap_or_default();
-                self.refuse(ticket, ErrorKind::NotServing, why);
-            }
-            request => self.submit(now, ticket, request),
-        }
-    }
-
-    /// Takes a request on its way, behind those of its connection before it.
-    fn submit(&mut self, now: Now, ticket: Ticket, request: Request) {
-        if let Request::Run { batch, .. } = &request
-            && let Err(reason) = self.fsm.limits().check(batch)
-        {
-            return self.refuse(ticket, ErrorKind::Invalid, reason);
-        }
-        let waiting = self.writes.len() + self.reads.len() + self.held.len();
-        if waiting >= self.config.waiting_requests {
-            return self.refuse(ticket, ErrorKind::Busy, "too many requests wait");
-        }
-        let held = Held { ticket, request, deadline: now.time + self.config.request_timeout };
-        let stale = matches!(held.request, Request::Run { consistency: Consistency::Stale, .. });
-        let behind_held = if stale { self.line(ticket).held > 0 } else { !self.held.is_empty() };
-        if behind_held { self.hold(held) } else { self.begin(now, held) }
-    }
-
-    fn line(&mut self, ticket: Ticket) -> &mut Line {
-        self.lines.entry(ticket.connection).or_default()
-    }
-
-    fn hold(&mut self, held: Held) {
-        self.line(held.ticket).held += 1;
-        self.held.push_back(held);
-    }
-
-    /// Its connection may be gone by now.
-    fn unhold(&mut self, ticket: Ticket) {
-        if let Some(line) = self.lines.get_mut(&ticket.connection) {
-            line.held = line.held.saturating_sub(1);
-        }
-    }
-
-    /// Takes in no more writes. What is held will find no leader here.
-    fn stop(&mut self) {
-        self.stopping = true;
-        for held in std::mem::take(&mut self.held) {
-            self.unhold(held.ticket);
-            self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
-        }
-    }
-
-    fn begin(&mut self, now: Now, held: Held) {
-        let Held { ticket, request, deadline } = held;
-        match request {
-            Request::Run { batch, consistency, .. } if !batch.is_write() => {
-                self.begin_read(ticket, batch, consistency, deadline);
-            }
-            Request::Run { batch, session, .. } => {
-                self.begin_write(now, ticket, Action::Run { batch, session }, deadline);
-            }
-            Request::OpenSession => {
-                self.begin_write(now, ticket, Action::OpenSession, deadline);
-            }
-            _ => unreachable!("answered without waiting"),
-        }
-    }
-
-    fn begin_read(
-        &mut self,
-        ticket: Ticket,
-        batch: Batch,
-        consistency: Consistency,
-        deadline: Time,
-    ) {
-        let line = self.line(ticket);
-        line.reads += 1;
-        let after = line.last_write;
-        let leave = match consistency {
-            Consistency::Linearizable => Some(self.raft.read()),
-            Consistency::Stale => None,
-        };
-        let read = Read { ticket, batch, leave, after, stamp_ms: 0, deadline };
-        if leave.is_some() { self.reads.push(read) } else { self.reads.park(read) }
-    }
-
-    fn begin_write(&mut self, now: Now, ticket: Ticket, action: Action, deadline: Time) {
-        if self.stopping {
-            return self.refuse(ticket, ErrorKind::NoLeader, "this node is stopping, not applied");
-        }
-        if !self.leads {
-            let request = match action {
-                Action::Run { batch, session } => {
-                    Request::Run { batch, consistency: Consistency::default(), session }
+            Input::Probed { id, found } => {
+                if let Some((ticket, reply)) = self.admin.probed(id, found) {
+                    self.reply(ticket, reply);
                 }
-                _ => Request::OpenSession,
-            };
-            return self.hold(Held { ticket, request, deadline });
+            }
+            Input::Adopted(cluster) => self.config.cluster = Some(cluster),
+            Input::Stop => self.stopping = Some(Stopping::HandingOver),
         }
-        let growth_bytes = action.growth_bytes();
-        if let Err((kind, reason)) = self.admit(&action, growth_bytes) {
-            return self.refuse(ticket, kind, reason);
-        }
-        let command = self.stamped(now, action);
-        let log_bytes = command.len();
-        match self.raft.propose(command) {
-            Ok(entry) => {
-                self.line(ticket).last_write = entry.index;
-                self.writes.insert(entry, Write { ticket, deadline, growth_bytes, log_bytes });
+    }
+
+    fn on_peer(&mut self, now: Now, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft { envelope, clock } => {
+                let told = clock.map(|reading| (envelope.term, reading));
+                let is_vote = matches!(envelope.message, Message::VoteResponse(_));
+                self.raft.receive(now.time, envelope);
+                match told {
+                    Some((term, reading)) if term == self.raft.term() => {
+                        self.note_reading(now, from, is_vote, reading);
+                    }
+                    _ => {}
+                }
             }
-            Err(ProposeError::DiskLags) => {
-                self.refuse(ticket, ErrorKind::DiskFull, "the disk is too slow, not applied");
-            }
-            Err(ProposeError::LogFull) => {
-                self.refuse(ticket, ErrorKind::Busy, "followers do not keep up, not applied");
-            }
-            Err(ProposeError::NotLeader | ProposeError::Transferring) => {
-                self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
+            PeerMessage::Forward(forward) => self.on_forward(now, from, forward),
+            PeerMessage::Forwarded { id, reply, applied } => {
+                self.on_forwarded(from, id, reply, applied);
             }
         }
     }
 
-    /// Whether a client's write may enter the log.
-    fn admit(&self, action: &Action, growth_bytes: u64) -> Result<(), (ErrorKind, &'static str)> {
-        if !self.room {
-            return Err((ErrorKind::DiskFull, "disk full: writes are refused, reads go on"));
+    /// A node of the current term has said what it knows of log time.
+    fn note_reading(&mut self, now: Now, from: NodeId, is_vote: bool, reading: Reading) {
+        if is_vote {
+            let term = self.raft.term();
+            self.readings.retain(|&(of, _)| of == term);
+            if self.readings.len() < Membership::LIMIT {
+                self.readings.push((term, reading));
+            }
+        } else if self.raft.leader() == Some(from)
+            && let Some(log_ms) = reading.estimate_ms
+        {
+            self.clock.follow(now, log_ms);
+            self.leader_log_ms = self.leader_log_ms.max(log_ms);
         }
-        let log_bytes = self.writes.log_bytes().saturating_add(growth_bytes as usize);
-        if log_bytes > self.config.waiting_bytes && !self.writes.is_empty() {
-            return Err((ErrorKind::Busy, "too many bytes of writes wait"));
-        }
-        let limit = self.config.memory_limit_bytes;
-        if !self.fsm.fits(action, self.writes.growth_bytes(), limit) {
-            return Err((ErrorKind::OutOfMemory, "out of memory"));
-        }
-        Ok(())
     }
 
-    fn stamped(&mut self, now: Now, action: Action) -> Bytes {
+    /// What of log time goes with a message.
+    fn reading_for(&self, now: Now, envelope: &Envelope) -> Option<Reading> {
+        match envelope.message {
+            Message::Heartbeat(_) | Message::ReadIndexResponse(_) => {
+                let estimate_ms = Some(self.log_time_ms(now));
+                Some(Reading { estimate_ms, wall_ms: now.wall_ms })
+            }
+            Message::VoteResponse(VoteResponse { granted: true }) => Some(self.clock.reading(now)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stamped(&mut self, now: Now, action: Action) -> Bytes {
         let stamp_ms = self.log_time_ms(now);
         self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
         Proposal { stamp_ms, action }.encode()
     }
 
     /// What log time is: the clock's idea, never behind what is applied.
-    fn log_time_ms(&self, now: Now) -> u64 {
+    pub(super) fn log_time_ms(&self, now: Now) -> u64 {
         self.clock.estimate_ms(now).unwrap_or(0).max(self.fsm.log_time_ms())
+    }
+
+    /// Whether this node takes in no more writes.
+    pub(super) fn is_closing(&self) -> bool {
+        self.stopping == Some(Stopping::Alone)
     }
 
     /// Gives out all there is to do. Call after every input was taken in.
     pub fn effects(&mut self, now: Now) -> Effects {
         self.note_role(now);
+        self.see_to_stop(now.time);
+        self.see_to_admin(now.time);
         self.tick(now);
         let ready = self.raft.ready(now.time);
-        let newly_leads = self.note_role(now);
+        let mut at_once = ready.more | self.note_role(now);
         self.apply(ready.committed);
-        if let Some(upto) = ready.reads {
-            let reads: Vec<Read> = self.reads.with_leave(upto).collect();
-            reads.into_iter().for_each(|read| self.serve(now, read));
-        }
-        let unparked = self.reads.unparked(Index(self.fsm.applied()), self.fsm.log_time_ms());
-        unparked.into_iter().for_each(|read| self.serve(now, read));
+        self.serve_ready(now, ready.reads);
         self.give_up_late(now.time);
-        let reclaiming = self.fsm.reclaim(RECLAIM_KEYS_PER_TURN);
+        at_once |= self.release_held(now);
+        at_once |= self.fsm.reclaim(RECLAIM_KEYS_PER_TURN);
         if let Some(fault) = self.raft.fault() {
             self.fault.get_or_insert_with(|| fault.to_string());
         }
-        let at_once = ready.more || reclaiming || newly_leads;
+        for envelope in ready.messages {
+            let clock = self.reading_for(now, &envelope);
+            self.messages.push((envelope.to, PeerMessage::Raft { envelope, clock }));
+        }
         Effects {
             replies: std::mem::take(&mut self.replies),
-            messages: ready
-                .messages
-                .into_iter()
-                .map(|envelope| (envelope.to, PeerMessage::Raft { envelope, clock: None }))
-                .collect(),
-            peers: None,
-            probes: Vec::new(),
-            removed: self.raft.is_removed(),
+            messages: std::mem::take(&mut self.messages),
+            peers: self.new_address_book(),
+            probes: self.admin.take_probes(),
             write: ready.write,
             fetch: ready.fetch,
             wake_at: if at_once { Some(now.time) } else { self.wake_at(now) },
-            drained: self.stopping && self.writes.is_empty() && self.reads.is_empty(),
+            drained: self.stopping.is_some() && self.is_drained(),
+            removed: self.raft.is_removed(),
             fault: self.fault.clone(),
         }
     }
 
-    /// A new leader continues log time and lets held requests begin. True if
-    /// this node has just become it.
+    /// A new leader continues log time; requests go where they can go now. True
+    /// if there is something new to give out.
     fn note_role(&mut self, now: Now) -> bool {
         let leads = matches!(self.raft.role(), Role::Leader(_));
-        let newly = leads && !self.leads;
-        self.leads = leads;
-        if newly {
-            let readings = [self.clock.reading(now)];
+        if leads && !self.leads {
+            let term = self.raft.term();
+            let told = self.readings.iter().filter(|&&(of, _)| of == term).map(|&(_, r)| r);
+            let readings: Vec<Reading> = told.chain([self.clock.reading(now)]).collect();
             self.clock.begin_to_lead(now, &readings, self.fsm.log_time_ms());
             self.last_stamp_ms = 0;
-            for held in std::mem::take(&mut self.held) {
-                self.unhold(held.ticket);
-                self.begin(now, held);
-            }
         }
+        if !leads && self.leads {
+            self.leave_admin();
+        }
+        self.leads = leads;
         if leads {
             self.clock.pull(now);
         }
-        newly
+        if self.raft.leader().is_some() && !self.forwards.is_empty() {
+            let over = self.forwards.overtaken(self.raft.term());
+            self.give_up_forwarded(over);
+        }
+        self.release_held(now)
+    }
+
+    fn leave_admin(&mut self) {
+        let (over, left) = self.admin.step_down();
+        for (ticket, reply) in over {
+            self.reply(ticket, reply);
+        }
+        for held in left {
+            if is_proxied(held.ticket) {
+                self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
+            } else {
+                self.hold(held);
+            }
+        }
+    }
+
+    fn see_to_admin(&mut self, now: Time) {
+        if self.leads && !self.admin.is_empty() {
+            for (ticket, reply) in self.admin.advance(now, &mut self.raft, self.config.cluster) {
+                self.reply(ticket, reply);
+            }
+        }
+    }
+
+    /// Before the end, leadership goes to somebody else, if there is anybody.
+    fn see_to_stop(&mut self, now: Time) {
+        if self.stopping != Some(Stopping::HandingOver)
+            || !self.leads
+            || self.raft.is_transferring()
+        {
+            return;
+        }
+        match self.raft.successor(now) {
+            Some(successor) if self.raft.transfer_leadership(now, successor) => {}
+            _ => {
+                self.stopping = Some(Stopping::Alone);
+                for held in std::mem::take(&mut self.held) {
+                    self.unhold(held.ticket);
+                    self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
+                }
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let is_done = !self.leads || self.is_closing();
+        is_done && self.waiting() == 0
+    }
+
+    /// Where everybody is, if that is news. Who was a member stays in it for a
+    /// while: the news of a removal still has to get there.
+    fn new_address_book(&mut self) -> Option<Vec<(NodeId, String)>> {
+        if self.book_of.as_ref() == Some(self.raft.membership()) {
+            return None;
+        }
+        let membership = self.raft.membership().clone();
+        if self.book.len() > ADDRESS_BOOK {
+            self.book.retain(|node, _| membership.contains(*node));
+        }
+        for (node, member) in membership.iter().filter(|&(node, _)| node != self.raft.id()) {
+            self.book.insert(node, member.peer_address.clone());
+        }
+        self.book_of = Some(membership);
+        Some(self.book.iter().map(|(&node, address)| (node, address.clone())).collect())
     }
 
     /// Lets time pass in the log when a key is due and nothing on its way has a
@@ -393,17 +403,24 @@ impl Replica {
         }
     }
 
+    fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
+        if let Some(upto) = leave {
+            let reads: Vec<Read> = self.reads.with_leave(upto).collect();
+            reads.into_iter().for_each(|read| self.serve(now, read));
+        }
+        let unparked = self.reads.unparked(Index(self.fsm.applied()), self.fsm.log_time_ms());
+        unparked.into_iter().for_each(|read| self.serve(now, read));
+    }
+
     /// Serves a read that has leave, or lets it wait for what it needs of the log.
     fn serve(&mut self, now: Now, mut read: Read) {
-        let at_ms = self.log_time_ms(now).max(read.stamp_ms);
         if read.after > Index(self.fsm.applied()) {
             return self.reads.park(read);
         }
+        let at_ms = self.judged_at_ms(now, &read);
         // Stale reads are judged by what this node believes; they wait for nobody.
-        if read.leave.is_some()
-            && read.stamp_ms == 0
-            && self.fsm.has_deadline_by(&read.batch, at_ms)
-        {
+        let may_wait = read.leave.is_some() && read.stamp_ms == 0;
+        if may_wait && self.fsm.has_deadline_by(&read.batch, at_ms) {
             read.stamp_ms = at_ms;
             return self.reads.park(read);
         }
@@ -411,118 +428,56 @@ impl Replica {
         self.reply_to_read(read.ticket, reply);
     }
 
+    /// By what log time a read is judged: the leader's, so that no two nodes
+    /// disagree about what is there.
+    fn judged_at_ms(&self, now: Now, read: &Read) -> u64 {
+        if self.leads || read.leave.is_none() {
+            self.log_time_ms(now).max(read.stamp_ms)
+        } else {
+            self.leader_log_ms.max(read.stamp_ms)
+        }
+    }
+
     fn give_up_late(&mut self, now: Time) {
         for ticket in self.writes.expired(now) {
-            self.refuse(ticket, ErrorKind::Unknown, "may or may not have been applied");
+            self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
         }
         for ticket in self.reads.expired(now) {
             let reply = Reply::Error(ErrorKind::NoLeader, NO_LEADER.to_owned());
             self.reply_to_read(ticket, reply);
         }
-        while self.held.front().is_some_and(|held| held.deadline <= now) {
-            let held = self.held.pop_front().expect("there is a first one");
+        for (ticket, reply) in self.admin.expired(now) {
+            self.reply(ticket, reply);
+        }
+        let over = self.forwards.expired(now);
+        self.give_up_forwarded(over);
+        let over: Vec<Held> = self.held.extract_if(.., |held| held.deadline <= now).collect();
+        for held in over {
             self.unhold(held.ticket);
             self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
         }
     }
 
     fn wake_at(&self, now: Now) -> Option<Time> {
-        let held = self.held.front().map(|held| held.deadline);
         let tick = self.next_tick_ms().filter(|_| self.leads);
         let tick = tick
             .and_then(|due| self.clock.when(now, due))
             .map(|at| self.ticked_at.map_or(at, |ticked| at.max(ticked + TICK_EVERY)));
-        let raft = Some(self.raft.wake_at());
-        let times = [raft, held, tick, self.writes.deadline(), self.reads.deadline()];
+        let times = [
+            Some(self.raft.wake_at()),
+            tick,
+            self.held.iter().map(|held| held.deadline).min(),
+            self.writes.deadline(),
+            self.reads.deadline(),
+            self.forwards.deadline(),
+            self.admin.deadline(),
+        ];
         times.into_iter().flatten().min()
-    }
-
-    fn reply(&mut self, ticket: Ticket, reply: Reply) {
-        self.replies.push((ticket, reply));
-    }
-
-    fn reply_to_read(&mut self, ticket: Ticket, reply: Reply) {
-        if let Some(line) = self.lines.get_mut(&ticket.connection) {
-            line.reads = line.reads.saturating_sub(1);
-        }
-        self.reply(ticket, reply);
-    }
-
-    fn refuse(&mut self, ticket: Ticket, kind: ErrorKind, reason: impl Into<String>) {
-        self.reply(ticket, Reply::Error(kind, reason.into()));
     }
 
     fn fail(&mut self, fault: String) {
         log::error!("{}: {fault}", self.config.name);
         self.fault = Some(fault);
-    }
-
-    /// The members, in order of their names.
-    fn members(&self) -> Vec<MemberInfo> {
-        let leader = self.raft.leader();
-        let members = self.raft.membership().iter().map(|(node, member)| MemberInfo {
-            name: member.name.clone(),
-            node: node.0,
-            peer_address: member.peer_address.clone(),
-            client_address: member.client_address.clone(),
-            voter: member.voter,
-            leader: leader == Some(node),
-        });
-        let mut members: Vec<MemberInfo> = members.collect();
-        members.sort_by(|a, b| a.name.cmp(&b.name));
-        members
-    }
-
-    fn role_name(&self) -> RoleName {
-        let membership = self.raft.membership();
-        match self.raft.role() {
-            Role::Leader(_) => RoleName::Leader,
-            _ if membership.is_empty() => RoleName::Joining,
-            _ if !membership.is_voter(self.raft.id()) => RoleName::Learner,
-            Role::PreCandidate(_) | Role::Candidate(_) => RoleName::Candidate,
-            Role::Follower(_) => RoleName::Follower,
-        }
-    }
-
-    fn status(&self, now: Now) -> Status {
-        let members = self.members();
-        let leader = members.iter().find(|member| member.leader);
-        Status {
-            name: self.config.name.clone(),
-            node: self.raft.id().0,
-            cluster: self.config.cluster.map_or(0, |cluster| cluster.0),
-            role: self.role_name(),
-            leader: leader.map(|member| member.name.clone()),
-            term: self.raft.term().0,
-            last: self.raft.last().index.0,
-            durable: self.raft.durable_index().0,
-            commit: self.raft.commit().0,
-            applied: self.fsm.applied(),
-            log_bytes: self.log_bytes,
-            keys: self.fsm.keys(),
-            memory_bytes: self.fsm.memory_bytes(),
-            memory_limit_bytes: self.config.memory_limit_bytes,
-            state_hash: self.fsm.contents_hash(),
-            log_time_ms: self.log_time_ms(now),
-            clock_offset_ms: self.clock.offset_ms(now),
-            warnings: self.warnings(now),
-            members,
-        }
-    }
-
-    fn warnings(&self, now: Now) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if let Some(fault) = &self.fault {
-            warnings.push(format!("not serving: {fault}"));
-        }
-        if !self.room {
-            warnings.push("disk full: writes are refused".to_owned());
-        }
-        let offset_ms = self.clock.offset_ms(now);
-        if offset_ms.unsigned_abs() > OFFSET_WARNING_MS {
-            warnings.push(format!("log time is {offset_ms} ms ahead of this node's wall clock"));
-        }
-        warnings
     }
 
     /// Its consensus, to look at.
@@ -538,6 +493,6 @@ impl Replica {
 
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} ({} writes, {} reads wait)", self.raft, self.writes.len(), self.reads.len())
+        write!(f, "{:?} ({} requests wait)", self.raft, self.waiting())
     }
 }

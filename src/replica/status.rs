@@ -1,0 +1,79 @@
+//! How a replica is, for people.
+
+use super::Replica;
+use super::clock::Now;
+use crate::raft::Role;
+use crate::request::{MemberInfo, RoleName, Status};
+
+/// Log time and wall clock further apart than this are worth a look.
+const OFFSET_WARNING_MS: u64 = 1000;
+
+impl Replica {
+    /// The members, in order of their names.
+    pub(super) fn members(&self) -> Vec<MemberInfo> {
+        let leader = self.raft.leader();
+        let members = self.raft.membership().iter().map(|(node, member)| MemberInfo {
+            name: member.name.clone(),
+            node: node.0,
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            voter: member.voter,
+            leader: leader == Some(node),
+        });
+        let mut members: Vec<MemberInfo> = members.collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        members
+    }
+
+    fn role_name(&self) -> RoleName {
+        let membership = self.raft.membership();
+        match self.raft.role() {
+            Role::Leader(_) => RoleName::Leader,
+            _ if membership.is_empty() => RoleName::Joining,
+            _ if !membership.is_voter(self.raft.id()) => RoleName::Learner,
+            Role::PreCandidate(_) | Role::Candidate(_) => RoleName::Candidate,
+            Role::Follower(_) => RoleName::Follower,
+        }
+    }
+
+    pub(super) fn status(&self, now: Now) -> Status {
+        let members = self.members();
+        let leader = members.iter().find(|member| member.leader);
+        Status {
+            name: self.config.name.clone(),
+            node: self.raft.id().0,
+            cluster: self.config.cluster.map_or(0, |cluster| cluster.0),
+            role: self.role_name(),
+            leader: leader.map(|member| member.name.clone()),
+            term: self.raft.term().0,
+            last: self.raft.last().index.0,
+            durable: self.raft.durable_index().0,
+            commit: self.raft.commit().0,
+            applied: self.fsm.applied(),
+            log_bytes: self.log_bytes,
+            keys: self.fsm.keys(),
+            memory_bytes: self.fsm.memory_bytes(),
+            memory_limit_bytes: self.config.memory_limit_bytes,
+            state_hash: self.fsm.contents_hash(),
+            log_time_ms: self.log_time_ms(now),
+            clock_offset_ms: self.clock.offset_ms(now),
+            warnings: self.warnings(now),
+            members,
+        }
+    }
+
+    fn warnings(&self, now: Now) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(fault) = &self.fault {
+            warnings.push(format!("not serving: {fault}"));
+        }
+        if !self.room {
+            warnings.push("disk full: writes are refused".to_owned());
+        }
+        let offset_ms = self.clock.offset_ms(now);
+        if offset_ms.unsigned_abs() > OFFSET_WARNING_MS {
+            warnings.push(format!("log time is {offset_ms} ms ahead of this node's wall clock"));
+        }
+        warnings
+    }
+}

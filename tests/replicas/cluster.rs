@@ -1,0 +1,245 @@
+//! Whole replicas, each behind its driver, over a network, disks and clocks
+//! that are plain values: one test owns time and decides what is lost.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use raftcache::fsm::{Fsm, Limits};
+use raftcache::raft::{
+    self, ClusterId, Entry, EntryId, HardState, Index, Member, Membership, NodeId, Payload, Raft,
+    ReadMode, Recovered, Role, Term, Time, Write,
+};
+use raftcache::replica::{
+    Config, Driver, Effects, Input, Now, Peer, PeerMessage, Probe, Replica, Ticket,
+};
+use raftcache::request::{Reply, Request};
+
+/// A wall clock to begin with, milliseconds since 1970.
+pub const WALL_MS: u64 = 1_700_000_000_000;
+
+pub const CLUSTER: ClusterId = ClusterId(77);
+
+pub struct Node {
+    pub driver: Driver,
+    inbox: Vec<Input>,
+    disk: Vec<Write>,
+    journal: Recovered,
+    wake_at: Option<Time>,
+    pub drained: bool,
+    pub removed: bool,
+}
+
+/// A cluster, and everything between its nodes.
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub replies: BTreeMap<(NodeId, Ticket), Reply>,
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// Who answers a probe of an address.
+    pub found: BTreeMap<String, Peer>,
+    network: VecDeque<(NodeId, NodeId, PeerMessage)>,
+    pub now_ms: u64,
+    pub read_mode: ReadMode,
+    /// Disks that make nothing durable.
+    pub stuck: BTreeSet<NodeId>,
+    numbers: u64,
+}
+
+pub fn id(number: u128) -> NodeId {
+    NodeId(number)
+}
+
+fn member(number: u128) -> Member {
+    Member {
+        name: format!("node{number}"),
+        peer_address: format!("peer{number}"),
+        client_address: format!("client{number}"),
+        voter: true,
+    }
+}
+
+impl Cluster {
+    /// Voters 1 to `count`, with a leader.
+    pub fn new(count: u128) -> Self {
+        Self::with_read_mode(count, ReadMode::Lease)
+    }
+
+    pub fn with_read_mode(count: u128, read_mode: ReadMode) -> Self {
+        let mut membership = Membership::default();
+        (1..=count).for_each(|n| membership.insert(id(n), member(n)));
+        let first = Entry { id: EntryId::new(1, 1), payload: Payload::Membership(membership) };
+        let hard_state = HardState { term: Term(1), vote: None, commit: Index(0) };
+        let journal = Recovered { hard_state, snapshot: None, entries: vec![first] };
+        let mut cluster = Self {
+            nodes: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            found: BTreeMap::new(),
+            network: VecDeque::new(),
+            now_ms: 1000,
+            read_mode,
+            stuck: BTreeSet::new(),
+            numbers: 0,
+        };
+        (1..=count).for_each(|n| cluster.start(n, journal.clone()));
+        cluster.run_until("a leader", |cluster| cluster.leader().is_some());
+        cluster
+    }
+
+    pub fn start(&mut self, number: u128, journal: Recovered) {
+        let seed = self.now_ms * 31 + number as u64;
+        let config =
+            raft::Config { read_mode: self.read_mode, ..raft::Config::new(id(number), seed) };
+        let raft = Raft::new(config, journal.clone(), self.now().time);
+        let config = Config {
+            cluster: (!journal.entries.is_empty()).then_some(CLUSTER),
+            ..Config::new(format!("node{number}"), 1 << 30)
+        };
+        let driver = Driver::new(Replica::new(config, raft, Fsm::new(Limits::default())));
+        let node = Node {
+            driver,
+            inbox: Vec::new(),
+            disk: Vec::new(),
+            journal,
+            wake_at: Some(Time::ZERO),
+            drained: false,
+            removed: false,
+        };
+        self.nodes.insert(id(number), node);
+    }
+
+    /// Starts a node that has not joined, and can be found at `peerN`.
+    pub fn start_newcomer(&mut self, number: u128) {
+        self.start(number, Recovered::default());
+        let Member { name, peer_address, client_address, .. } = member(number);
+        let peer = Peer { node: id(number), cluster: None, name, client_address, rebuild: false };
+        self.found.insert(peer_address, peer);
+    }
+
+    /// The process ends at once; what was not durable is lost.
+    pub fn kill(&mut self, node: NodeId) -> Recovered {
+        self.nodes.remove(&node).expect("it runs").journal
+    }
+
+    pub fn now(&self) -> Now {
+        Now { time: Time::from_millis(self.now_ms), wall_ms: WALL_MS + self.now_ms }
+    }
+
+    pub fn leader(&self) -> Option<NodeId> {
+        let leads = |node: &Node| matches!(node.driver.replica().raft().role(), Role::Leader(_));
+        let terms = self.nodes.iter().filter(|(_, node)| leads(node));
+        terms.max_by_key(|(_, node)| node.driver.replica().raft().term()).map(|(&id, _)| id)
+    }
+
+    pub fn follower(&self) -> NodeId {
+        let leader = self.leader();
+        *self.nodes.keys().find(|&&node| Some(node) != leader).expect("there is one")
+    }
+
+    /// A client of this node asks on this connection.
+    pub fn ask(&mut self, node: NodeId, connection: u64, request: Request) -> (NodeId, Ticket) {
+        self.numbers += 1;
+        let ticket = Ticket { connection, number: self.numbers };
+        let input = Input::Request { ticket, request };
+        self.nodes.get_mut(&node).expect("it runs").inbox.push(input);
+        (node, ticket)
+    }
+
+    pub fn input(&mut self, node: NodeId, input: Input) {
+        self.nodes.get_mut(&node).expect("it runs").inbox.push(input);
+    }
+
+    pub fn reply(&self, asked: (NodeId, Ticket)) -> Option<&Reply> {
+        self.replies.get(&asked)
+    }
+
+    /// Asks and waits for the answer.
+    pub fn call(&mut self, node: NodeId, connection: u64, request: Request) -> Reply {
+        let asked = self.ask(node, connection, request);
+        self.wait_for(asked)
+    }
+
+    pub fn wait_for(&mut self, asked: (NodeId, Ticket)) -> Reply {
+        self.run_until("an answer", |cluster| cluster.replies.contains_key(&asked));
+        self.replies.remove(&asked).expect("it is there")
+    }
+
+    /// Lets time pass until something has happened.
+    pub fn run_until(&mut self, what: &str, mut happened: impl FnMut(&Self) -> bool) {
+        let give_up_at = self.now_ms + 20_000;
+        while !happened(self) {
+            assert!(self.now_ms < give_up_at, "waited 20 s for {what}: {:?}", self.states());
+            self.millisecond();
+        }
+    }
+
+    pub fn run_ms(&mut self, millis: u64) {
+        (0..millis).for_each(|_| self.millisecond());
+    }
+
+    fn states(&self) -> Vec<String> {
+        self.nodes.values().map(|node| format!("{:?}", node.driver.replica())).collect()
+    }
+
+    /// One millisecond: disks, network, then every node that has a reason.
+    fn millisecond(&mut self) {
+        self.now_ms += 1;
+        for (&id, node) in &mut self.nodes {
+            if !self.stuck.contains(&id) {
+                complete_writes(node);
+            }
+        }
+        for (from, to, message) in std::mem::take(&mut self.network) {
+            let lost = self.cut.contains(&(from, to)) || !self.nodes.contains_key(&from);
+            if let (false, Some(node)) = (lost, self.nodes.get_mut(&to)) {
+                node.inbox.push(Input::Peer { from, message });
+            }
+        }
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.turn(id));
+    }
+
+    fn turn(&mut self, id: NodeId) {
+        let now = self.now();
+        let node = self.nodes.get_mut(&id).expect("it runs");
+        let is_due = node.wake_at.is_some_and(|at| at <= now.time);
+        if node.inbox.is_empty() && !is_due {
+            return;
+        }
+        let arrived = std::mem::take(&mut node.inbox);
+        let effects = node.driver.turn(arrived.into_iter(), || now);
+        node.wake_at = effects.wake_at;
+        node.drained |= effects.drained;
+        node.removed |= effects.removed;
+        node.disk.extend(effects.write.clone());
+        self.route(id, effects);
+    }
+
+    fn route(&mut self, id: NodeId, effects: Effects) {
+        for (ticket, reply) in effects.replies {
+            let earlier = self.replies.insert((id, ticket), reply);
+            assert!(earlier.is_none(), "{ticket:?} was answered twice");
+        }
+        for (to, message) in effects.messages {
+            self.network.push_back((id, to, message));
+        }
+        for Probe { id: probe, address } in effects.probes {
+            let found = self.found.get(&address).cloned();
+            let found = found.ok_or_else(|| format!("cannot reach {address}"));
+            self.input(id, Input::Probed { id: probe, found });
+        }
+        assert!(effects.fetch.is_empty(), "nothing leaves memory in these tests");
+        assert_eq!(effects.fault, None);
+    }
+}
+
+fn complete_writes(node: &mut Node) {
+    for write in node.disk.drain(..) {
+        if let Some(first) = write.entries.first() {
+            node.journal.entries.retain(|entry| entry.id.index < first.id.index);
+        }
+        node.journal.entries.extend(write.entries);
+        node.journal.hard_state = write.hard_state;
+        let last = node.journal.entries.last().map_or(Index(0), |entry| entry.id.index);
+        node.journal.hard_state.commit = write.hard_state.commit.min(last);
+        node.inbox.push(Input::Durable { seq: write.seq, log_bytes: 0, room: true });
+    }
+}
