@@ -572,6 +572,18 @@ impl Leader {
         self.noop
     }
 
+    /// Whether a follower can only go on from a snapshot.
+    pub fn needs_snapshot(&self, node: NodeId) -> bool {
+        let progress = self.progress.get(&node);
+        progress.is_some_and(|progress| matches!(progress.state, State::Snapshot { .. }))
+    }
+
+    /// Whether what a follower needs next is not in memory.
+    pub fn needs_journal(&self, core: &Core, node: NodeId) -> bool {
+        let progress = self.progress.get(&node);
+        progress.is_some_and(|progress| progress.next <= core.log.base().index)
+    }
+
     /// Whether leadership is being handed over.
     pub fn is_transferring(&self) -> bool {
         self.transfer.is_some()

@@ -491,6 +491,16 @@ impl Raft {
         matches!(&self.role, Role::Leader(leader) if leader.heard_lately(&self.core, node, now))
     }
 
+    /// Whether this node leads and that one can only go on from a snapshot.
+    pub fn needs_snapshot(&self, node: NodeId) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.needs_snapshot(node))
+    }
+
+    /// Whether this node leads and what that one needs next is not in memory.
+    pub fn needs_journal(&self, node: NodeId) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.needs_journal(&self.core, node))
+    }
+
     /// Who had best lead next, if this node leads and anybody can.
     pub fn successor(&self, now: Time) -> Option<NodeId> {
         match &self.role {

@@ -34,6 +34,7 @@
 //! | `requests` | requests on their way in: answered, proposed, or sent on |
 //! | [`pending`] | who waits for what, until when |
 //! | [`forward`] | a request to the leader, and its answer back |
+//! | [`snapshots`] | taking our own, sending one, taking one in |
 //! | [`admin`] | joining, leaving, handing over |
 //! | [`clock`] | log time |
 //! | `status` | how a replica is, for people |
@@ -46,6 +47,7 @@ pub mod pending;
 #[expect(clippy::module_inception, reason = "the replica itself is what the module is named for")]
 pub mod replica;
 mod requests;
+pub mod snapshots;
 mod status;
 
 use std::time::Duration;
@@ -54,6 +56,7 @@ pub use clock::Now;
 pub use driver::Driver;
 pub use pending::Ticket;
 pub use replica::Replica;
+pub use snapshots::{SnapshotJob, SnapshotMessage, SnapshotReport};
 
 use crate::raft::{
     ClusterId, Entry, EntryId, Envelope, Fetch, Index, NodeId, Term, Time, Write, WriteSeq,
@@ -74,6 +77,9 @@ pub struct Config {
     pub peer_address: String,
     /// Where clients reach it.
     pub client_address: String,
+    /// When the journal behind the last snapshot is larger than this, and than
+    /// that snapshot, a new one is taken.
+    pub snapshot_log_bytes: u64,
     /// How many requests may wait.
     pub waiting_requests: usize,
     /// How many bytes of writes may be in the log and not yet applied.
@@ -91,6 +97,7 @@ impl Config {
             peer_address: String::new(),
             client_address: String::new(),
             request_timeout: Duration::from_secs(3),
+            snapshot_log_bytes: 64 << 20,
             waiting_requests: 200_000,
             waiting_bytes: 64 << 20,
             memory_limit_bytes,
@@ -99,7 +106,7 @@ impl Config {
 }
 
 /// Something has happened.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Input {
     /// A client asks.
     Request {
@@ -131,6 +138,13 @@ pub enum Input {
         /// Whether the disk has room for client writes.
         room: bool,
     },
+    /// The journal has become smaller.
+    Journal {
+        /// Bytes of journal since the last snapshot.
+        log_bytes: u64,
+        /// Whether the disk has room for client writes.
+        room: bool,
+    },
     /// The journal has answered a fetch; `None`: it no longer holds that.
     Fetched {
         /// Which.
@@ -147,6 +161,8 @@ pub enum Input {
     },
     /// This node, which had not joined a cluster, belongs to this one now.
     Adopted(ClusterId),
+    /// A [`SnapshotJob`] has come to something.
+    Snapshot(SnapshotReport),
     /// The process is to end: take in no more writes.
     Stop,
 }
@@ -161,6 +177,8 @@ pub enum PeerMessage {
         /// With heartbeats, read indexes and granted votes.
         clock: Option<Reading>,
     },
+    /// About a snapshot, on a link of its own.
+    Snapshot(SnapshotMessage),
     /// A request for the leader, from a node whose client asked it. It is never
     /// forwarded a second time.
     Forward(Forward),
@@ -232,6 +250,12 @@ pub struct Effects {
     pub write: Option<Write>,
     /// To be read from the journal.
     pub fetch: Vec<Fetch>,
+    /// To be done with snapshot files, in this order after every earlier one.
+    pub snapshots: Vec<SnapshotJob>,
+    /// A snapshot of ours is durable: the journal may forget what it covers.
+    pub snapshot_taken: Option<EntryId>,
+    /// What the journal has to keep whatever is covered; `None` for nothing.
+    pub pinned: Option<Index>,
     /// When to take the next turn if nothing arrives.
     pub wake_at: Option<Time>,
     /// Everything that waited is answered, after [`Input::Stop`].

@@ -12,11 +12,13 @@ use super::clock::{LogClock, Now, Reading};
 use super::forward::{Forwards, Proxied, is_proxied};
 use super::pending::{Held, Read, Reads, Ticket, Writes};
 use super::requests::{NO_LEADER, UNKNOWN};
+use super::snapshots::{Available, Snapshots};
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::raft::message::VoteResponse;
 use crate::raft::{
-    Entry, Envelope, Index, Membership, Message, NodeId, Payload, Raft, ReadId, Role, Term, Time,
+    Entry, EntryId, Envelope, Index, Membership, Message, NodeId, Payload, Raft, ReadId, Role,
+    Term, Time,
 };
 use crate::request::{ErrorKind, Reply};
 
@@ -70,6 +72,8 @@ pub struct Replica {
     pub(super) forwards: Forwards,
     pub(super) proxied: Proxied,
     pub(super) admin: Admin,
+    pub(super) snapshots: Snapshots,
+    pub(super) snapshot_taken: Option<EntryId>,
     pub(super) lines: HashMap<u64, Line, foldhash::fast::FixedState>,
     pub(super) replies: Vec<(Ticket, Reply)>,
     pub(super) messages: Vec<(NodeId, PeerMessage)>,
@@ -90,8 +94,8 @@ pub struct Replica {
 
 impl Replica {
     /// A node that starts: its consensus with what the journal held, and the
-    /// state machine as of the journal's snapshot.
-    pub fn new(config: Config, raft: Raft, fsm: Fsm) -> Self {
+    /// state machine as of the journal's newest snapshot.
+    pub fn new(config: Config, raft: Raft, fsm: Fsm, newest: Option<Available>) -> Self {
         assert_eq!(raft.applied().index.0, fsm.applied(), "both continue from one snapshot");
         Self {
             config,
@@ -104,6 +108,8 @@ impl Replica {
             forwards: Forwards::default(),
             proxied: Proxied::default(),
             admin: Admin::default(),
+            snapshots: Snapshots::new(newest),
+            snapshot_taken: None,
             lines: HashMap::default(),
             replies: Vec::new(),
             messages: Vec::new(),
@@ -134,6 +140,7 @@ impl Replica {
                 self.raft.durable(seq);
                 (self.log_bytes, self.room) = (log_bytes, room);
             }
+            Input::Journal { log_bytes, room } => (self.log_bytes, self.room) = (log_bytes, room),
             Input::Fetched { fetch, read } => self.raft.entries_read(now.time, fetch, read),
             Input::Probed { id, found } => {
                 if let Some((ticket, reply)) = self.admin.probed(id, found) {
@@ -141,6 +148,7 @@ impl Replica {
                 }
             }
             Input::Adopted(cluster) => self.config.cluster = Some(cluster),
+            Input::Snapshot(report) => self.on_snapshot_report(now, report),
             Input::Stop => self.stopping = Some(Stopping::HandingOver),
         }
     }
@@ -158,6 +166,7 @@ impl Replica {
                     _ => {}
                 }
             }
+            PeerMessage::Snapshot(said) => self.on_snapshot_message(now.time, from, said),
             PeerMessage::Forward(forward) => self.on_forward(now, from, forward),
             PeerMessage::Forwarded { id, reply, applied } => {
                 self.on_forwarded(from, id, reply, applied);
@@ -217,8 +226,14 @@ impl Replica {
         self.tick(now);
         let ready = self.raft.ready(now.time);
         let mut at_once = ready.more | self.note_role(now);
-        self.apply(ready.committed);
-        self.serve_ready(now, ready.reads);
+        if let Some(meta) = ready.restore {
+            self.begin_restore(meta.last);
+        }
+        let (committed, leave) = self.hold_for_restore(ready.committed, ready.reads);
+        self.apply(committed);
+        self.serve_ready(now, leave);
+        self.send_snapshots(now.time, &ready.snapshot_to);
+        at_once |= self.see_to_snapshots(now);
         self.give_up_late(now.time);
         at_once |= self.release_held(now);
         at_once |= self.fsm.reclaim(RECLAIM_KEYS_PER_TURN);
@@ -236,6 +251,9 @@ impl Replica {
             probes: self.admin.take_probes(),
             write: ready.write,
             fetch: ready.fetch,
+            snapshots: self.snapshots.take_jobs(),
+            snapshot_taken: self.snapshot_taken.take(),
+            pinned: self.snapshots.pinned(),
             wake_at: if at_once { Some(now.time) } else { self.wake_at(now) },
             drained: self.stopping.is_some() && self.is_drained(),
             removed: self.raft.is_removed(),
@@ -363,7 +381,7 @@ impl Replica {
         self.fsm.next_deadline_ms().filter(|&due| due > on_its_way)
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) {
+    pub(super) fn apply(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             if self.fault.is_some() {
                 return;
@@ -403,7 +421,7 @@ impl Replica {
         }
     }
 
-    fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
+    pub(super) fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
         if let Some(upto) = leave {
             let reads: Vec<Read> = self.reads.with_leave(upto).collect();
             reads.into_iter().for_each(|read| self.serve(now, read));
@@ -471,6 +489,7 @@ impl Replica {
             self.reads.deadline(),
             self.forwards.deadline(),
             self.admin.deadline(),
+            self.snapshots.wake_at(),
         ];
         times.into_iter().flatten().min()
     }

@@ -67,6 +67,12 @@ pub struct Flags {
           value_parser = clap::value_parser!(u64).range(64 << 10..=1 << 30))]
     pub segment_bytes: u64,
 
+    /// How large the log behind the last snapshot may grow before a new one is
+    /// taken; it also has to be larger than that snapshot.
+    #[arg(long, env = "CACHED_SNAPSHOT_LOG_BYTES", default_value_t = 64 << 20,
+          value_name = "BYTES")]
+    pub snapshot_log_bytes: u64,
+
     /// error, warn, info, debug or trace.
     #[arg(long, env = "CACHED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: log::LevelFilter,
@@ -143,6 +149,8 @@ pub struct ServerConfig {
     pub memory_limit_bytes: u64,
     /// How large a journal file is.
     pub segment_bytes: u64,
+    /// When a snapshot is taken.
+    pub snapshot_log_bytes: u64,
     /// What one client may take.
     pub clients: ClientLimits,
 }
@@ -173,6 +181,7 @@ impl TryFrom<Flags> for ServerConfig {
             request_timeout: Duration::from_millis(flags.request_timeout_ms),
             memory_limit_bytes: flags.max_memory_bytes.unwrap_or_else(os::half_of_memory_bytes),
             segment_bytes: flags.segment_bytes,
+            snapshot_log_bytes: flags.snapshot_log_bytes,
             clients: ClientLimits { connections: flags.max_connections, ..Default::default() },
         })
     }

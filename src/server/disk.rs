@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::raft::{Entry, Fetch, Write};
+use crate::raft::{Entry, EntryId, Fetch, Index, Write};
 use crate::replica::Input;
 use crate::wal::{SECTOR_BYTES, StdDisk, Wal, WalError};
 
@@ -29,6 +29,10 @@ pub enum Job {
     Write(Write),
     /// Read entries back.
     Fetch(Fetch),
+    /// A snapshot of ours is durable: forget what it covers.
+    SnapshotTaken(EntryId),
+    /// Keep everything behind this index, whatever is covered; or nothing.
+    Pin(Option<Index>),
 }
 
 /// What the thread says.
@@ -46,13 +50,12 @@ pub struct DiskThread {
 }
 
 impl DiskThread {
-    /// Starts the thread; its reports arrive at the receiver.
-    pub fn start(wal: Wal<StdDisk>) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
+    /// Starts the thread.
+    pub fn start(wal: Wal<StdDisk>, reports: UnboundedSender<Report>) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
-        let (reports, arrived) = unbounded_channel();
         let worker = Worker { wal, queue, reports, written_bytes: 0 };
         let thread = std::thread::Builder::new().name("disk".into()).spawn(|| worker.run())?;
-        Ok((Self { jobs: Some(jobs), thread: Some(thread) }, arrived))
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Queues a job.
@@ -99,15 +102,34 @@ impl Worker {
                 },
                 Err(RecvTimeoutError::Disconnected) => return self.finish(),
             };
-            let mut writes = Vec::new();
+            let (mut writes, mut taken) = (Vec::new(), None);
             for job in std::iter::once(first).chain(self.queue.try_iter()) {
                 match job {
                     Job::Write(write) => writes.push(write),
                     Job::Fetch(fetch) => self.fetch(fetch)?,
+                    Job::SnapshotTaken(last) => taken = Some(last),
+                    Job::Pin(Some(after)) => self.wal.pin(after),
+                    Job::Pin(None) => self.wal.unpin()?,
                 }
             }
             self.commit(writes)?;
+            // What it covers may be deleted last of all.
+            if let Some(last) = taken {
+                self.snapshot_taken(last)?;
+            }
         }
+    }
+
+    fn snapshot_taken(&mut self, last: EntryId) -> Result<(), WalError> {
+        match self.wal.snapshot_taken(last) {
+            // An installed snapshot was newer.
+            Ok(()) | Err(WalError::Unfit { .. }) => {}
+            // What it covers stays until the next one.
+            Err(WalError::Full { file }) => log::error!("the disk is full, no room for {file}"),
+            Err(error) => return Err(error),
+        }
+        self.report(Input::Journal { log_bytes: self.wal.log_bytes(), room: self.wal.room() });
+        Ok(())
     }
 
     /// What can wait, then the next job; `None` when there will be none.

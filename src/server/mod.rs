@@ -11,14 +11,14 @@
 //!
 //! A turn begins when something has arrived and every task that was ready has
 //! run; so all that had arrived by then shares one append, one write and one
-//! sync. The disk thread is the only other one.
+//! sync. The only other threads are those of the journal and of snapshot files.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`config`] | flags to settings |
 //! | [`start`] | from a data directory to a replica |
 //! | [`connection`] [`hub`] | clients |
-//! | [`disk`] | the disk thread |
+//! | [`disk`] [`snapshots`] | the disk thread, the snapshot thread |
 //! | [`os`] | every system-specific call |
 
 pub mod config;
@@ -26,6 +26,7 @@ pub mod connection;
 pub mod disk;
 pub mod hub;
 pub mod os;
+pub mod snapshots;
 pub mod start;
 
 use std::io;
@@ -35,16 +36,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 
 pub use config::{Flags, ServerConfig};
 
 use crate::protocol;
+use crate::raft::Index;
 use crate::replica::{Driver, Effects, Input};
 use crate::wal::WalError;
 use disk::{DiskThread, Job, Report};
 use hub::Hub;
+use snapshots::SnapshotThread;
 
 /// How long accepting rests when the process has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -88,7 +91,10 @@ pub fn run(config: &ServerConfig) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(async {
-        let (disk, reports) = DiskThread::start(started.wal)?;
+        let (reports_in, reports) = unbounded_channel();
+        let snapshots =
+            SnapshotThread::start(started.wal.disk().clone(), started.cluster, reports_in.clone())?;
+        let disk = DiskThread::start(started.wal, reports_in)?;
         let hub = Rc::new(Hub::new(config.clients.clone(), protocol::Limits::default()));
         let mut accepting = Vec::new();
         for listener in listeners {
@@ -97,7 +103,9 @@ pub fn run(config: &ServerConfig) -> Result<(), StartError> {
         }
         log::info!("{}: serving on {}", config.name, config.listen.join(", "));
         let driver = Driver::new(started.replica);
-        let result = EventLoop { driver, hub, disk, reports, accepting }.run().await;
+        let result = EventLoop { driver, hub, disk, snapshots, pinned: None, reports, accepting }
+            .run()
+            .await;
         log::info!("{}: stopped", config.name);
         result
     }))
@@ -150,6 +158,8 @@ struct EventLoop {
     driver: Driver,
     hub: Rc<Hub>,
     disk: DiskThread,
+    snapshots: SnapshotThread,
+    pinned: Option<Index>,
     reports: UnboundedReceiver<Report>,
     accepting: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -179,6 +189,7 @@ impl EventLoop {
                 }
             }
         }
+        self.snapshots.close();
         self.disk.close();
         Ok(())
     }
@@ -195,6 +206,15 @@ impl EventLoop {
         }
         for fetch in effects.fetch.drain(..) {
             self.disk.submit(Job::Fetch(fetch));
+        }
+        for job in effects.snapshots.drain(..) {
+            self.snapshots.submit(job);
+        }
+        if let Some(last) = effects.snapshot_taken.take() {
+            self.disk.submit(Job::SnapshotTaken(last));
+        }
+        if std::mem::replace(&mut self.pinned, effects.pinned) != effects.pinned {
+            self.disk.submit(Job::Pin(effects.pinned));
         }
         self.hub.answer(std::mem::take(&mut effects.replies));
         Ok(effects)

@@ -1,12 +1,13 @@
 //! From a data directory to a replica and its journal.
 
 use super::config::ServerConfig;
-use super::{StartError, os};
+use super::{StartError, os, snapshots};
 use crate::fsm::{Fsm, Limits};
 use crate::raft::{
     self, ClusterId, Entry, EntryId, HardState, Index, Member, Membership, NodeId, Payload, Raft,
     Recovered, Term, Write, WriteSeq,
 };
+use crate::replica::snapshots::Available;
 use crate::replica::{self, Replica};
 use crate::wal::{self, Identity, StdDisk, Wal};
 
@@ -16,6 +17,8 @@ pub struct Started {
     pub replica: Replica,
     /// The journal, for the disk thread.
     pub wal: Wal<StdDisk>,
+    /// Whose it is.
+    pub cluster: ClusterId,
 }
 
 /// Opens the data directory, or makes it that of a new cluster of one.
@@ -37,8 +40,22 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
         identity.begun = true;
         identity.save(&disk)?;
     }
-    let replica = build(config, &identity, cluster, recovered);
-    Ok(Started { replica, wal })
+    let (fsm, newest) = load_newest(&disk, cluster, &recovered)?;
+    let replica = build(config, &identity, cluster, recovered, fsm, newest);
+    Ok(Started { replica, wal, cluster })
+}
+
+/// The state that the journal continues from.
+fn load_newest(
+    disk: &StdDisk,
+    cluster: ClusterId,
+    recovered: &Recovered,
+) -> Result<(Fsm, Option<Available>), StartError> {
+    let Some(meta) = &recovered.snapshot else {
+        return Ok((Fsm::new(Limits::default()), None));
+    };
+    let (fsm, size_bytes) = snapshots::load(disk, cluster, meta.last)?;
+    Ok((fsm, Some(Available { last: meta.last, size_bytes })))
 }
 
 /// Who this directory is, making it somebody if it is empty.
@@ -98,6 +115,8 @@ fn build(
     identity: &Identity,
     cluster: ClusterId,
     recovered: Recovered,
+    fsm: Fsm,
+    newest: Option<Available>,
 ) -> Replica {
     let seed = os::random_u128() as u64;
     let raft_config =
@@ -106,7 +125,8 @@ fn build(
     let replica_config = replica::Config {
         cluster: Some(cluster),
         request_timeout: config.request_timeout,
+        snapshot_log_bytes: config.snapshot_log_bytes,
         ..replica::Config::new(config.name.clone(), config.memory_limit_bytes)
     };
-    Replica::new(replica_config, raft, Fsm::new(Limits::default()))
+    Replica::new(replica_config, raft, fsm, newest)
 }

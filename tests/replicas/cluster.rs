@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::files::Files;
 use raftcache::fsm::{Fsm, Limits};
 use raftcache::raft::{
     self, ClusterId, Entry, EntryId, HardState, Index, Member, Membership, NodeId, Payload, Raft,
@@ -23,6 +24,7 @@ pub struct Node {
     inbox: Vec<Input>,
     disk: Vec<Write>,
     journal: Recovered,
+    pub files: Files,
     wake_at: Option<Time>,
     pub drained: bool,
     pub removed: bool,
@@ -38,6 +40,9 @@ pub struct Cluster {
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
     pub now_ms: u64,
     pub read_mode: ReadMode,
+    /// How much log there may be before a snapshot is taken; if that is little,
+    /// nothing that is applied stays in memory either.
+    pub snapshot_log_bytes: u64,
     /// Disks that make nothing durable.
     pub stuck: BTreeSet<NodeId>,
     numbers: u64,
@@ -76,6 +81,7 @@ impl Cluster {
             network: VecDeque::new(),
             now_ms: 1000,
             read_mode,
+            snapshot_log_bytes: u64::MAX,
             stuck: BTreeSet::new(),
             numbers: 0,
         };
@@ -85,20 +91,36 @@ impl Cluster {
     }
 
     pub fn start(&mut self, number: u128, journal: Recovered) {
+        self.start_with(number, journal, Files::default());
+    }
+
+    /// Starts a node with what its disk held.
+    pub fn start_with(&mut self, number: u128, journal: Recovered, files: Files) {
         let seed = self.now_ms * 31 + number as u64;
-        let config =
-            raft::Config { read_mode: self.read_mode, ..raft::Config::new(id(number), seed) };
+        let small = self.snapshot_log_bytes < u64::MAX;
+        let defaults = raft::Config::new(id(number), seed);
+        let config = raft::Config {
+            read_mode: self.read_mode,
+            log_tail_bytes: if small { 0 } else { defaults.log_tail_bytes },
+            append_bytes: if small { 2000 } else { defaults.append_bytes },
+            ..defaults
+        };
         let raft = Raft::new(config, journal.clone(), self.now().time);
         let config = Config {
             cluster: (!journal.entries.is_empty()).then_some(CLUSTER),
+            snapshot_log_bytes: self.snapshot_log_bytes,
             ..Config::new(format!("node{number}"), 1 << 30)
         };
-        let driver = Driver::new(Replica::new(config, raft, Fsm::new(Limits::default())));
+        let last = journal.snapshot.as_ref().map(|meta| meta.last);
+        let fsm = last.map_or_else(|| Fsm::new(Limits::default()), |last| files.load(last));
+        let newest = last.map(|last| files.available(last));
+        let driver = Driver::new(Replica::new(config, raft, fsm, newest));
         let node = Node {
             driver,
             inbox: Vec::new(),
             disk: Vec::new(),
             journal,
+            files,
             wake_at: Some(Time::ZERO),
             drained: false,
             removed: false,
@@ -112,6 +134,12 @@ impl Cluster {
         let Member { name, peer_address, client_address, .. } = member(number);
         let peer = Peer { node: id(number), cluster: None, name, client_address, rebuild: false };
         self.found.insert(peer_address, peer);
+    }
+
+    /// The process ends at once and starts again with what was durable.
+    pub fn restart(&mut self, node: NodeId) {
+        let Node { journal, files, .. } = self.nodes.remove(&node).expect("it runs");
+        self.start_with(node.0, journal, files);
     }
 
     /// The process ends at once; what was not durable is lost.
@@ -226,13 +254,46 @@ impl Cluster {
             let found = found.ok_or_else(|| format!("cannot reach {address}"));
             self.input(id, Input::Probed { id: probe, found });
         }
-        assert!(effects.fetch.is_empty(), "nothing leaves memory in these tests");
         assert_eq!(effects.fault, None);
+        let node = self.nodes.get_mut(&id).expect("it runs");
+        for fetch in effects.fetch {
+            let read = node.journal_read(&fetch);
+            node.inbox.push(Input::Fetched { fetch, read });
+        }
+        for job in effects.snapshots {
+            let report = node.files.work(job);
+            node.inbox.extend(report.map(Input::Snapshot));
+        }
+        if let Some(last) = effects.snapshot_taken {
+            node.compact(last);
+        }
+    }
+}
+
+impl Node {
+    fn log_bytes(&self) -> u64 {
+        self.journal.entries.iter().map(|entry| entry.size() as u64).sum()
+    }
+
+    fn journal_read(&self, fetch: &raft::Fetch) -> Option<(EntryId, Vec<Entry>)> {
+        let base = self.journal.snapshot.as_ref().map_or(EntryId::ZERO, |meta| meta.last);
+        let before = self.journal.entries.iter().map(|entry| entry.id);
+        let prev = [base].into_iter().chain(before).find(|id| id.index == fetch.from.prev())?;
+        let wanted = |entry: &&Entry| entry.id.index >= fetch.from && entry.id.index <= fetch.to;
+        Some((prev, self.journal.entries.iter().filter(wanted).take(5).cloned().collect()))
+    }
+
+    /// A snapshot covers everything up to here.
+    fn compact(&mut self, last: EntryId) {
+        self.journal.entries.retain(|entry| entry.id.index > last.index);
+        self.journal.snapshot = Some(self.files.meta(last));
+        let log_bytes = self.log_bytes();
+        self.inbox.push(Input::Journal { log_bytes, room: true });
     }
 }
 
 fn complete_writes(node: &mut Node) {
-    for write in node.disk.drain(..) {
+    for write in std::mem::take(&mut node.disk) {
         if let Some(first) = write.entries.first() {
             node.journal.entries.retain(|entry| entry.id.index < first.id.index);
         }
@@ -240,6 +301,11 @@ fn complete_writes(node: &mut Node) {
         node.journal.hard_state = write.hard_state;
         let last = node.journal.entries.last().map_or(Index(0), |entry| entry.id.index);
         node.journal.hard_state.commit = write.hard_state.commit.min(last);
-        node.inbox.push(Input::Durable { seq: write.seq, log_bytes: 0, room: true });
+        if let Some(base) = write.base {
+            node.journal.entries.retain(|entry| entry.id.index > base.last.index);
+            node.journal.snapshot = Some(base);
+        }
+        let log_bytes = node.log_bytes();
+        node.inbox.push(Input::Durable { seq: write.seq, log_bytes, room: true });
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod cluster;
+mod files;
 
 use cluster::{Cluster, id};
 use raftcache::raft::{ReadMode, Recovered};
@@ -422,4 +423,102 @@ fn leadership_goes_where_it_is_sent() {
     }
     let reply = cluster.call(id(1), 1, Request::Transfer { to: Some("nobody".into()) });
     assert_eq!(error(&reply).0, ErrorKind::Refused);
+}
+
+/// A cluster whose nodes take snapshots all the time and keep nothing else.
+fn forgetful(count: u128) -> Cluster {
+    let mut cluster = Cluster::new(count);
+    cluster.snapshot_log_bytes = 5000;
+    for node in 1..=count {
+        cluster.restart(id(node));
+    }
+    cluster.run_until("a leader", |cluster| cluster.leader().is_some());
+    cluster
+}
+
+/// Equal states at equal positions, on every node.
+fn all_agree(cluster: &mut Cluster) {
+    let position = |cluster: &Cluster| -> Vec<u64> {
+        cluster.nodes.values().map(|node| node.driver.replica().fsm().applied()).collect()
+    };
+    cluster.run_until("all to be level", |cluster| {
+        position(cluster).windows(2).all(|pair| pair[0] == pair[1])
+    });
+    let hashes = cluster.nodes.values().map(|node| node.driver.replica().fsm().contents_hash());
+    let hashes: std::collections::BTreeSet<u64> = hashes.collect();
+    assert_eq!(hashes.len(), 1, "states differ");
+}
+
+#[test]
+fn who_was_away_too_long_goes_on_from_a_snapshot_while_writes_go_on() {
+    let mut cluster = forgetful(3);
+    let leader = cluster.leader().unwrap();
+    let away = cluster.follower();
+    let files = std::mem::take(&mut cluster.nodes.get_mut(&away).unwrap().files);
+    let journal = cluster.kill(away);
+    for n in 0..300 {
+        cluster.call(leader, 1, set(&format!("k{}", n % 100), &format!("value {n}")));
+    }
+    cluster.call(leader, 1, set_for("brief", "v", Expiry::AfterMs(60_000)));
+    cluster.start_with(away.0, journal, files);
+    for n in 0..300 {
+        cluster.ask(leader, 1, set(&format!("l{n}"), "v"));
+        cluster.run_ms(1);
+    }
+    cluster.run_until("the snapshot", |cluster| cluster.nodes[&away].files.received > 0);
+    assert_eq!(value(&cluster.call(away, 2, get("k99"))).as_deref(), Some("value 299"));
+    all_agree(&mut cluster);
+    // And it starts again from what it was sent.
+    cluster.restart(away);
+    assert_eq!(value(&cluster.call(away, 2, get("l299"))).as_deref(), Some("v"));
+    all_agree(&mut cluster);
+}
+
+#[test]
+fn a_newcomer_joins_by_snapshot_and_becomes_a_voter_under_load() {
+    let mut cluster = forgetful(3);
+    let leader = cluster.leader().unwrap();
+    for n in 0..200 {
+        cluster.call(leader, 1, set(&format!("k{n}"), "value"));
+    }
+    cluster.start_newcomer(4);
+    let join = Request::Join { name: "node4".into(), peer_address: "peer4".into() };
+    let joining = cluster.ask(leader, 2, join);
+    for n in 0..400 {
+        cluster.ask(leader, 1, set(&format!("m{n}"), "v"));
+        cluster.run_ms(2);
+    }
+    assert_eq!(cluster.wait_for(joining), Reply::Done);
+    cluster.run_until("its vote", |cluster| {
+        cluster.nodes[&leader].driver.replica().raft().membership().is_voter(id(4))
+    });
+    assert!(cluster.nodes[&id(4)].files.received > 0, "the log did not reach back that far");
+    all_agree(&mut cluster);
+}
+
+#[test]
+fn a_session_survives_snapshots_and_a_retry_is_executed_once() {
+    let mut cluster = forgetful(3);
+    let leader = cluster.leader().unwrap();
+    let Reply::SessionOpened { session } = cluster.call(leader, 1, Request::OpenSession) else {
+        panic!("no session");
+    };
+    let stamp = raftcache::request::SessionStamp { session, sequence: 1 };
+    let once = Request::Run {
+        batch: Batch::of(Command::Increment { key: Key::new("n"), by: 1 }),
+        consistency: Consistency::default(),
+        session: Some(stamp),
+    };
+    let first = cluster.call(leader, 1, once.clone());
+    for n in 0..200 {
+        cluster.call(leader, 1, set(&format!("k{n}"), "value"));
+    }
+    for node in 1..=3 {
+        cluster.restart(id(node));
+    }
+    cluster.run_until("a leader", |cluster| cluster.leader().is_some());
+    for node in 1..=3 {
+        assert_eq!(cluster.call(id(node), 2, once.clone()), first, "through {node}");
+    }
+    assert_eq!(value(&cluster.call(leader, 2, get("n"))).as_deref(), Some("1"));
 }

@@ -1,0 +1,505 @@
+//! Snapshots: taking our own, sending one to a follower, taking one in.
+//!
+//! Files are somebody else's; here are the decisions. What is to be done with a
+//! file comes out as a [`SnapshotJob`], what became of it comes in as a
+//! [`SnapshotReport`].
+//!
+//! *Taking.* When the journal has grown enough, the state machine begins a walk
+//! over itself and hands out a piece per turn, while entries go on being
+//! applied. Few pieces are under way at a time, so a slow disk holds up the
+//! snapshot and nothing else. The file gets its name once the journal is durable
+//! up to the snapshot's index.
+//!
+//! *Sending.* The leader offers; the follower asks for chunk after chunk, from
+//! where it has got to. So a lost link costs one chunk, and a follower takes
+//! what it can bear.
+//!
+//! *Taking in.* When the file is whole and durable, consensus decides whether it
+//! is news. If so the state is built from it off the loop; what is committed
+//! meanwhile waits, and the old state serves stale reads until the new one is
+//! there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::PeerMessage;
+use super::clock::Now;
+use super::replica::Replica;
+use super::requests::UNKNOWN;
+use crate::fsm::{Fsm, Piece, SnapshotHead, Visit};
+use crate::raft::{Entry, EntryId, Index, NodeId, ReadId, SnapshotMeta, Time};
+use crate::request::ErrorKind;
+
+/// How many keys one turn visits for a snapshot.
+const PIECE_KEYS: usize = 1024;
+
+/// How many pieces may be on their way to the file.
+const PIECES_UNDER_WAY: usize = 8;
+
+/// How long to rest after a snapshot that came to nothing.
+const REST: Duration = Duration::from_secs(5);
+
+/// How long an answer of the other side may take before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the other side may be silent before a transfer is given up.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// What nodes say to each other about a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotMessage {
+    /// You need this one.
+    Offer {
+        /// Its last entry.
+        last: EntryId,
+        /// The size of its file.
+        size_bytes: u64,
+    },
+    /// Send what follows.
+    Request {
+        /// Which snapshot.
+        last: EntryId,
+        /// From here on.
+        offset: u64,
+    },
+    /// A part of the file.
+    Chunk {
+        /// Which snapshot.
+        last: EntryId,
+        /// Where it begins.
+        offset: u64,
+        /// What is there.
+        bytes: Bytes,
+    },
+}
+
+/// Something to be done with a file. In the order given.
+#[derive(Debug)]
+pub enum SnapshotJob {
+    /// Begin our own.
+    Begin {
+        /// What consensus knows of it.
+        meta: SnapshotMeta,
+        /// What the state machine says first.
+        head: Box<SnapshotHead>,
+    },
+    /// Some of its items.
+    Piece(Piece),
+    /// That was all; name it. The journal is durable up to here.
+    Finish(Index),
+    /// Give it up.
+    Abandon,
+    /// Read a part of one, to be sent.
+    Read {
+        /// For whom.
+        to: NodeId,
+        /// Which.
+        last: EntryId,
+        /// From where.
+        offset: u64,
+    },
+    /// Begin to take one in, or go on with it.
+    Receive {
+        /// Which.
+        last: EntryId,
+        /// How large it will be.
+        size_bytes: u64,
+    },
+    /// A part of it; when it is whole, check and name it.
+    Take {
+        /// Which.
+        last: EntryId,
+        /// Where the part begins.
+        offset: u64,
+        /// The part.
+        bytes: Bytes,
+    },
+    /// Build the state from this one.
+    Load(EntryId),
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum SnapshotReport {
+    /// A piece of our own is in its file.
+    PieceWritten,
+    /// Our own is durable under its name.
+    Written {
+        /// Its last entry.
+        last: EntryId,
+        /// The size of its file.
+        size_bytes: u64,
+    },
+    /// Our own came to nothing, for want of space.
+    NotWritten,
+    /// A part was read; `None`: that snapshot is gone.
+    Read {
+        /// For whom.
+        to: NodeId,
+        /// Which.
+        last: EntryId,
+        /// From where.
+        offset: u64,
+        /// What is there.
+        bytes: Option<Bytes>,
+    },
+    /// So much of one that is being taken in is here.
+    Received {
+        /// Which.
+        last: EntryId,
+        /// The bytes from its beginning.
+        bytes: u64,
+    },
+    /// One is here, whole, checked, durable and named.
+    Complete {
+        /// What consensus has to know.
+        meta: SnapshotMeta,
+        /// The size of its file.
+        size_bytes: u64,
+    },
+    /// One that was being taken in turned out damaged, or there is no space.
+    NotReceived(EntryId),
+    /// The state that was to be built.
+    Loaded(Box<Fsm>),
+}
+
+/// A snapshot file that is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Available {
+    /// Its last entry.
+    pub last: EntryId,
+    /// The size of its file.
+    pub size_bytes: u64,
+}
+
+/// Our own, under way.
+#[derive(Debug, Clone, Copy)]
+struct Taking {
+    last: EntryId,
+    pieces_under_way: usize,
+    /// The walk is through.
+    walked: bool,
+    /// The file was asked to be named.
+    finishing: bool,
+}
+
+/// One on its way to a follower.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    last: EntryId,
+    heard: Time,
+    offered: Time,
+}
+
+/// One on its way here.
+#[derive(Debug, Clone, Copy)]
+struct Receiving {
+    from: NodeId,
+    last: EntryId,
+    received_bytes: u64,
+    heard: Time,
+    asked: Time,
+}
+
+/// The state of a new snapshot is being built.
+#[derive(Debug, Default)]
+struct Restoring {
+    last: EntryId,
+    /// Committed meanwhile.
+    entries: Vec<Entry>,
+    /// Reads that got leave meanwhile.
+    leave: Option<ReadId>,
+}
+
+/// All there is to know of snapshots here.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    /// The newest file that is here.
+    pub newest: Option<Available>,
+    jobs: Vec<SnapshotJob>,
+    taking: Option<Taking>,
+    rest_until: Time,
+    sending: BTreeMap<NodeId, Sending>,
+    receiving: Option<Receiving>,
+    restoring: Option<Restoring>,
+}
+
+impl Snapshots {
+    /// With this file there, or none.
+    pub fn new(newest: Option<Available>) -> Self {
+        Self { newest, ..Self::default() }
+    }
+
+    /// The jobs that have come up.
+    pub fn take_jobs(&mut self) -> Vec<SnapshotJob> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// Whether committed entries have to wait.
+    pub fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
+    }
+
+    /// When there is something to see to even if nothing arrives.
+    pub fn wake_at(&self) -> Option<Time> {
+        let sending = self.sending.values().map(|sending| sending.offered + PATIENCE);
+        let receiving = self.receiving.map(|receiving| receiving.asked + PATIENCE);
+        sending.chain(receiving).min()
+    }
+
+    /// The index behind which the journal has to be kept for those who are
+    /// being sent a snapshot.
+    pub fn pinned(&self) -> Option<Index> {
+        self.sending.values().map(|sending| sending.last.index).min()
+    }
+}
+
+impl Replica {
+    /// What is due: a snapshot of our own, offers, questions. True if there is
+    /// more to do at once.
+    pub(super) fn see_to_snapshots(&mut self, now: Now) -> bool {
+        self.begin_own(now.time);
+        let more = self.go_on_with_own();
+        self.see_to_sending(now.time);
+        self.see_to_receiving(now.time);
+        more
+    }
+
+    /// Begins a snapshot when the journal behind the last one is larger than a
+    /// setting, and than that snapshot, so that the work stays in proportion.
+    fn begin_own(&mut self, now: Time) {
+        let last_bytes = self.snapshots.newest.map_or(0, |newest| newest.size_bytes);
+        let is_due = self.log_bytes > self.config.snapshot_log_bytes.max(last_bytes);
+        let is_busy = self.snapshots.taking.is_some() || self.snapshots.is_restoring();
+        let last = self.raft.applied();
+        let is_news = self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index);
+        if !is_due || is_busy || !is_news || now < self.snapshots.rest_until {
+            return;
+        }
+        let meta = SnapshotMeta { last, membership: self.raft.applied_membership().clone() };
+        let head = Box::new(self.fsm.begin_snapshot());
+        log::info!("{}: takes a snapshot at {last}", self.config.name);
+        self.snapshots.jobs.push(SnapshotJob::Begin { meta, head });
+        self.snapshots.taking =
+            Some(Taking { last, pieces_under_way: 0, walked: false, finishing: false });
+    }
+
+    fn go_on_with_own(&mut self) -> bool {
+        let Some(taking) = &mut self.snapshots.taking else { return false };
+        if taking.walked {
+            if !taking.finishing && self.raft.durable_index() >= taking.last.index {
+                taking.finishing = true;
+                self.snapshots.jobs.push(SnapshotJob::Finish(self.raft.durable_index()));
+            }
+            return false;
+        }
+        if taking.pieces_under_way >= PIECES_UNDER_WAY {
+            return false;
+        }
+        match self.fsm.snapshot_piece(PIECE_KEYS) {
+            Visit::Piece(piece) => {
+                taking.pieces_under_way += 1;
+                self.snapshots.jobs.push(SnapshotJob::Piece(piece));
+                taking.pieces_under_way < PIECES_UNDER_WAY
+            }
+            Visit::Complete => {
+                taking.walked = true;
+                true
+            }
+            Visit::Abandoned => {
+                log::warn!("{}: the snapshot is given up, too much has changed", self.config.name);
+                self.snapshots.jobs.push(SnapshotJob::Abandon);
+                self.snapshots.taking = None;
+                // The walk has ended; the next one may be luckier at once.
+                false
+            }
+        }
+    }
+
+    /// These followers need what the journal no longer holds.
+    pub(super) fn send_snapshots(&mut self, now: Time, nodes: &[NodeId]) {
+        for &node in nodes {
+            match self.snapshots.newest {
+                Some(Available { last, .. }) => {
+                    // Offered with the next look at what is being sent.
+                    let sending = Sending { last, heard: now, offered: Time::ZERO };
+                    self.snapshots.sending.insert(node, sending);
+                }
+                None => self.raft.snapshot_ended(node),
+            }
+        }
+    }
+
+    fn see_to_sending(&mut self, now: Time) {
+        let mut over = Vec::new();
+        let newest = self.snapshots.newest;
+        for (&node, sending) in &mut self.snapshots.sending {
+            if !self.raft.needs_snapshot(node) {
+                // What follows the snapshot is pinned until memory has it.
+                if !self.raft.needs_journal(node) {
+                    over.push(node);
+                }
+            } else if now.since(sending.heard) >= GIVE_UP {
+                over.push(node);
+            } else if now.since(sending.offered) >= PATIENCE
+                && let Some(Available { last, size_bytes }) = newest
+            {
+                (sending.last, sending.offered) = (last, now);
+                let offer = SnapshotMessage::Offer { last, size_bytes };
+                self.messages.push((node, PeerMessage::Snapshot(offer)));
+            }
+        }
+        for node in over {
+            self.snapshots.sending.remove(&node);
+            self.raft.snapshot_ended(node);
+        }
+    }
+
+    fn see_to_receiving(&mut self, now: Time) {
+        let Some(receiving) = &mut self.snapshots.receiving else { return };
+        if now.since(receiving.heard) >= GIVE_UP {
+            log::warn!("{}: {} sends no more of its snapshot", self.config.name, receiving.from);
+            self.snapshots.receiving = None;
+        } else if now.since(receiving.asked) >= PATIENCE {
+            self.ask_for_chunk(now);
+        }
+    }
+
+    fn ask_for_chunk(&mut self, now: Time) {
+        let Some(receiving) = &mut self.snapshots.receiving else { return };
+        receiving.asked = now;
+        let (last, offset) = (receiving.last, receiving.received_bytes);
+        let request = SnapshotMessage::Request { last, offset };
+        self.messages.push((receiving.from, PeerMessage::Snapshot(request)));
+    }
+
+    /// A node speaks about a snapshot.
+    pub(super) fn on_snapshot_message(&mut self, now: Time, from: NodeId, said: SnapshotMessage) {
+        match said {
+            SnapshotMessage::Offer { last, size_bytes } => {
+                self.on_offer(now, from, last, size_bytes);
+            }
+            SnapshotMessage::Request { last, offset } => {
+                if let Some(sending) = self.snapshots.sending.get_mut(&from) {
+                    (sending.heard, sending.offered) = (now, now);
+                    self.snapshots.jobs.push(SnapshotJob::Read { to: from, last, offset });
+                }
+            }
+            SnapshotMessage::Chunk { last, offset, bytes } => {
+                if let Some(receiving) = &mut self.snapshots.receiving
+                    && (receiving.from, receiving.last) == (from, last)
+                {
+                    receiving.heard = now;
+                    self.snapshots.jobs.push(SnapshotJob::Take { last, offset, bytes });
+                }
+            }
+        }
+    }
+
+    fn on_offer(&mut self, now: Time, from: NodeId, last: EntryId, size_bytes: u64) {
+        let is_news = last.index > self.raft.commit() && last.index.is_sane();
+        if self.raft.leader() != Some(from) || !is_news || self.snapshots.is_restoring() {
+            return;
+        }
+        let known = self.snapshots.receiving.filter(|receiving| receiving.last == last);
+        let received_bytes = known.map_or(0, |receiving| receiving.received_bytes);
+        let (heard, asked) = (now, now);
+        let receiving = Receiving { from, last, received_bytes, heard, asked };
+        self.snapshots.receiving = Some(receiving);
+        self.snapshots.jobs.push(SnapshotJob::Receive { last, size_bytes });
+    }
+
+    /// A job has come to something.
+    pub(super) fn on_snapshot_report(&mut self, now: Now, report: SnapshotReport) {
+        match report {
+            SnapshotReport::PieceWritten => {
+                if let Some(taking) = &mut self.snapshots.taking {
+                    taking.pieces_under_way = taking.pieces_under_way.saturating_sub(1);
+                }
+            }
+            SnapshotReport::Written { last, size_bytes } => {
+                self.snapshots.taking = None;
+                self.snapshots.newest = Some(Available { last, size_bytes });
+                self.snapshot_taken = Some(last);
+            }
+            SnapshotReport::NotWritten => {
+                self.fsm.abandon_snapshot();
+                self.snapshots.taking = None;
+                self.snapshots.rest_until = now.time + REST;
+            }
+            SnapshotReport::Read { to, last, offset, bytes: Some(bytes) } => {
+                let chunk = SnapshotMessage::Chunk { last, offset, bytes };
+                self.messages.push((to, PeerMessage::Snapshot(chunk)));
+            }
+            SnapshotReport::Read { .. } => {}
+            SnapshotReport::Received { last, bytes } => {
+                if let Some(receiving) = &mut self.snapshots.receiving
+                    && receiving.last == last
+                {
+                    receiving.received_bytes = bytes;
+                    self.ask_for_chunk(now.time);
+                }
+            }
+            SnapshotReport::Complete { meta, size_bytes } => self.install(now, meta, size_bytes),
+            SnapshotReport::NotReceived(last) => {
+                let is_it = |receiving: &Receiving| receiving.last == last;
+                if self.snapshots.receiving.as_ref().is_some_and(is_it) {
+                    self.snapshots.receiving = None;
+                }
+            }
+            SnapshotReport::Loaded(fsm) => self.take_over(now, *fsm),
+        }
+    }
+
+    fn install(&mut self, now: Now, meta: SnapshotMeta, size_bytes: u64) {
+        self.snapshots.receiving = None;
+        let last = meta.last;
+        if self.raft.snapshot_received(now.time, meta) {
+            self.snapshots.newest = Some(Available { last, size_bytes });
+        }
+    }
+
+    /// Consensus wants the state taken over from a snapshot.
+    pub(super) fn begin_restore(&mut self, last: EntryId) {
+        if self.snapshots.taking.take().is_some() {
+            self.fsm.abandon_snapshot();
+            self.snapshots.jobs.push(SnapshotJob::Abandon);
+        }
+        let leave = self.snapshots.restoring.take().and_then(|restoring| restoring.leave);
+        self.snapshots.restoring = Some(Restoring { last, entries: Vec::new(), leave });
+        self.snapshots.jobs.push(SnapshotJob::Load(last));
+    }
+
+    /// While the state is being built, what is committed and what may be read
+    /// has to wait. Gives back what need not.
+    pub(super) fn hold_for_restore(
+        &mut self,
+        entries: Vec<Entry>,
+        leave: Option<ReadId>,
+    ) -> (Vec<Entry>, Option<ReadId>) {
+        match &mut self.snapshots.restoring {
+            None => (entries, leave),
+            Some(restoring) => {
+                restoring.entries.extend(entries);
+                restoring.leave = leave.or(restoring.leave);
+                (Vec::new(), None)
+            }
+        }
+    }
+
+    /// The new state is there. What waited for entries that it contains will
+    /// never see them applied one by one.
+    fn take_over(&mut self, now: Now, fsm: Fsm) {
+        let is_it = |restoring: &mut Restoring| restoring.last.index.0 == fsm.applied();
+        let Some(restoring) = self.snapshots.restoring.take_if(is_it) else { return };
+        log::info!("{}: continues from the snapshot at {}", self.config.name, restoring.last);
+        self.fsm = fsm;
+        for ticket in self.writes.skipped(restoring.last.index) {
+            self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
+        }
+        self.apply(restoring.entries);
+        self.serve_ready(now, restoring.leave);
+    }
+}

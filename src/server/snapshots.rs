@@ -1,0 +1,249 @@
+//! The snapshot thread: encodes, writes, reads and checks snapshot files, so
+//! that neither the event loop nor the journal ever waits for one.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::disk::Report;
+use crate::fsm::{Fsm, Limits, Restore};
+use crate::raft::{ClusterId, EntryId, NodeId};
+use crate::replica::{Input, SnapshotJob, SnapshotReport};
+use crate::wal::snapshot_file::BLOCK_LIMIT_BYTES;
+use crate::wal::{SnapshotReader, SnapshotReceiver, SnapshotWriter, StdDisk, WalError};
+
+/// How much of a file goes into one message.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The largest snapshot that is taken in. A bound on what a wrong offer could
+/// fill the disk with.
+const RECEIVE_LIMIT_BYTES: u64 = 1 << 40;
+
+/// The snapshot thread, from the side of the event loop.
+pub struct SnapshotThread {
+    jobs: Option<Sender<SnapshotJob>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SnapshotThread {
+    /// Starts the thread.
+    pub fn start(
+        disk: StdDisk,
+        cluster: ClusterId,
+        reports: UnboundedSender<Report>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = channel();
+        let worker = Worker { disk, cluster, reports, writing: None, receiving: None, open: None };
+        let thread =
+            std::thread::Builder::new().name("snapshots".into()).spawn(|| worker.run(queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Queues a job.
+    pub fn submit(&self, job: SnapshotJob) {
+        if let Some(jobs) = &self.jobs {
+            // A thread that has ended has reported why.
+            let _ = jobs.send(job);
+        }
+    }
+
+    /// Ends the thread after the job it is at; what is half done is nothing.
+    pub fn close(mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the snapshot thread has panicked");
+        }
+    }
+}
+
+/// Builds the state that a snapshot holds; also says how large the file is.
+pub fn load(disk: &StdDisk, cluster: ClusterId, last: EntryId) -> Result<(Fsm, u64), WalError> {
+    let mut reader = SnapshotReader::open(disk, cluster, last)?;
+    let damaged = |error: crate::fsm::RestoreError, at: u64| WalError::Damaged {
+        file: crate::wal::Disk::path(disk, &crate::wal::snapshot_file::name(last)),
+        offset: at,
+        index: Some(last.index),
+        what: error.to_string(),
+    };
+    let state = reader.state().clone();
+    let mut restore = Restore::new(state, Limits::default()).map_err(|error| damaged(error, 0))?;
+    while let Some(block) = reader.next_block()? {
+        restore.push(block).map_err(|error| damaged(error, 0))?;
+    }
+    let size_bytes = reader.size_bytes();
+    let fsm = restore.finish().map_err(|error| damaged(error, size_bytes))?;
+    Ok((fsm, size_bytes))
+}
+
+struct Worker {
+    disk: StdDisk,
+    cluster: ClusterId,
+    reports: UnboundedSender<Report>,
+    writing: Option<SnapshotWriter<StdDisk>>,
+    receiving: Option<(EntryId, u64, SnapshotReceiver<StdDisk>)>,
+    /// The one that was read from last.
+    open: Option<(EntryId, SnapshotReader<<StdDisk as crate::wal::Disk>::File>)>,
+}
+
+impl Worker {
+    fn run(mut self, queue: Receiver<SnapshotJob>) {
+        for job in queue {
+            if let Err(error) = self.work(job) {
+                let _ = self.reports.send(Report::Failed(error));
+                return;
+            }
+        }
+    }
+
+    fn work(&mut self, job: SnapshotJob) -> Result<(), WalError> {
+        match job {
+            SnapshotJob::Begin { meta, head } => {
+                let mut state = Vec::new();
+                head.encode(&mut state);
+                let begun = SnapshotWriter::create(&self.disk, self.cluster, &meta, &state);
+                self.writing = self.unless_full(begun)?;
+                Ok(())
+            }
+            SnapshotJob::Piece(piece) => {
+                let mut block = Vec::new();
+                piece.encode(&mut block);
+                self.write(&block)?;
+                self.report(SnapshotReport::PieceWritten);
+                Ok(())
+            }
+            SnapshotJob::Finish(durable) => self.finish(durable),
+            SnapshotJob::Abandon => {
+                if let Some(writer) = self.writing.take() {
+                    writer.abandon();
+                }
+                Ok(())
+            }
+            SnapshotJob::Read { to, last, offset } => self.read(to, last, offset),
+            SnapshotJob::Receive { last, size_bytes } => self.receive(last, size_bytes),
+            SnapshotJob::Take { last, offset, bytes } => self.take(last, offset, &bytes),
+            SnapshotJob::Load(last) => {
+                let (fsm, _) = load(&self.disk, self.cluster, last)?;
+                self.report(SnapshotReport::Loaded(Box::new(fsm)));
+                Ok(())
+            }
+        }
+    }
+
+    /// For want of space our own snapshot is given up; anything else is fatal.
+    fn unless_full<T>(&mut self, result: Result<T, WalError>) -> Result<Option<T>, WalError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(WalError::Full { file }) => {
+                log::error!("no snapshot: the disk is full, no room for {file}");
+                if let Some(writer) = self.writing.take() {
+                    writer.abandon();
+                }
+                self.report(SnapshotReport::NotWritten);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&mut self, block: &[u8]) -> Result<(), WalError> {
+        debug_assert!(block.len() <= BLOCK_LIMIT_BYTES, "a piece has a bound");
+        if let Some(writer) = &mut self.writing {
+            let written = writer.write_block(block);
+            self.unless_full(written)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, durable: crate::raft::Index) -> Result<(), WalError> {
+        let Some(writer) = &mut self.writing else { return Ok(()) };
+        let finished = writer.finish(durable);
+        let size_bytes = writer.size_bytes();
+        if let Some(last) = self.unless_full(finished)? {
+            self.writing = None;
+            log::info!("snapshot at {last}: {size_bytes} bytes");
+            self.report(SnapshotReport::Written { last, size_bytes });
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, to: NodeId, last: EntryId, offset: u64) -> Result<(), WalError> {
+        if self.open.as_ref().is_none_or(|(open, _)| *open != last) {
+            // Compaction may have taken it meanwhile; the leader offers another.
+            self.open =
+                SnapshotReader::open(&self.disk, self.cluster, last).ok().map(|r| (last, r));
+        }
+        let chunk = |reader: &SnapshotReader<_>| reader.chunk(offset, CHUNK_BYTES);
+        let bytes = self.open.as_ref().map(|(_, reader)| chunk(reader)).transpose()?;
+        self.report(SnapshotReport::Read { to, last, offset, bytes });
+        Ok(())
+    }
+
+    /// Begins, or goes on where it was: the report says from where.
+    fn receive(&mut self, last: EntryId, size_bytes: u64) -> Result<(), WalError> {
+        if self.receiving.as_ref().is_none_or(|(receiving, ..)| *receiving != last) {
+            if let Some((.., receiver)) = self.receiving.take() {
+                receiver.abandon();
+            }
+            match SnapshotReceiver::create(&self.disk, self.cluster, last, RECEIVE_LIMIT_BYTES) {
+                Ok(receiver) => self.receiving = Some((last, size_bytes, receiver)),
+                Err(WalError::Full { .. }) => {
+                    self.report(SnapshotReport::NotReceived(last));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = self.receiving.as_ref().map_or(0, |(.., receiver)| receiver.received_bytes());
+        self.report(SnapshotReport::Received { last, bytes });
+        Ok(())
+    }
+
+    fn take(&mut self, last: EntryId, offset: u64, bytes: &Bytes) -> Result<(), WalError> {
+        let Some((receiving, size_bytes, receiver)) = &mut self.receiving else { return Ok(()) };
+        if *receiving != last {
+            return Ok(());
+        }
+        let size_bytes = *size_bytes;
+        match receiver.chunk(offset, bytes) {
+            Ok(here) if here < size_bytes => {
+                self.report(SnapshotReport::Received { last, bytes: here });
+                Ok(())
+            }
+            Ok(_) => self.complete(last, size_bytes),
+            Err(WalError::Full { file }) => {
+                log::error!("the leader's snapshot has no room: the disk is full at {file}");
+                self.receiving = None;
+                self.report(SnapshotReport::NotReceived(last));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn complete(&mut self, last: EntryId, size_bytes: u64) -> Result<(), WalError> {
+        let Some((.., receiver)) = self.receiving.take() else { return Ok(()) };
+        match receiver.finish() {
+            Ok(meta) => {
+                log::info!("the leader's snapshot at {last} is here: {size_bytes} bytes");
+                self.report(SnapshotReport::Complete { meta, size_bytes });
+                Ok(())
+            }
+            // What came over the network was not what was sent; it is sent again.
+            Err(WalError::Damaged { what, .. }) => {
+                log::warn!("the leader's snapshot at {last} arrived damaged: {what}");
+                self.report(SnapshotReport::NotReceived(last));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn report(&self, report: SnapshotReport) {
+        // Nobody listens any more when the process is ending.
+        let _ = self.reports.send(Report::Input(Input::Snapshot(report)));
+    }
+}
