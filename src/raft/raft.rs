@@ -268,14 +268,21 @@ impl Raft {
         }
     }
 
-    /// A snapshot file of a leader is complete and durable here. True if the
-    /// state is to be taken from it; [`Ready::restore`] then says so again, in
-    /// order with everything else.
-    pub fn snapshot_received(&mut self, now: Time, meta: SnapshotMeta) -> bool {
+    /// A snapshot file is complete and durable here; the leader of `term` has
+    /// sent it. True if the state is to be taken from it; [`Ready::restore`] then
+    /// says so again, in order with everything else.
+    ///
+    /// It may be the first that is heard of that term. What it holds is held by
+    /// the leaders of this term and later ones, not by an earlier one that we
+    /// may still follow: to vouch to that one for it would be a lie.
+    pub fn snapshot_received(&mut self, now: Time, term: Term, meta: SnapshotMeta) -> bool {
         let last = meta.last;
+        if self.fault.is_some() || last.term > term || !term.is_sane() || !last.index.is_sane() {
+            return false;
+        }
         let known = last.index <= self.core.commit() || self.core.log.holds(last);
-        if last.term > self.core.term() || matches!(self.role, Role::PreCandidate(_)) {
-            self.become_follower(now, last.term.max(self.core.term()), None);
+        if term > self.core.term() || matches!(self.role, Role::PreCandidate(_)) {
+            self.become_follower(now, term.max(self.core.term()), None);
         }
         if !known && !matches!(self.role, Role::Follower(_)) {
             // Whoever asks for votes or leads has no leader to take it from.
