@@ -468,7 +468,9 @@ impl Leader {
         if now < self.promotion_due {
             return;
         }
-        let commit = std::mem::replace(&mut self.commit_at_promotion, core.commit());
+        // What is committed is known for sure only from the own no-op on.
+        let commit = core.commit().max(self.noop);
+        let commit = std::mem::replace(&mut self.commit_at_promotion, commit);
         self.promotion_due = now + core.config.heartbeat_interval;
         let learners = core.membership().iter().filter(|(_, member)| !member.voter);
         let ready = learners.map(|(node, _)| node).find(|node| {
