@@ -143,9 +143,13 @@ impl Progress {
         }
     }
 
-    /// Starts over from what it has acknowledged.
+    /// Starts over: from what it has acknowledged, or, if it has not said
+    /// anything yet, from the same guess as before, which is as good as it was.
     pub fn probe(&mut self) {
-        self.probe_from(self.matched.next());
+        match &mut self.state {
+            State::Probe { sent } => *sent = false,
+            State::Replicate(_) | State::Snapshot { .. } => self.probe_from(self.matched.next()),
+        }
     }
 
     /// What was on its way is lost. The next sign of life lets sending begin
