@@ -29,7 +29,7 @@ use super::clock::Now;
 use super::replica::Replica;
 use super::requests::UNKNOWN;
 use crate::fsm::{Fsm, Piece, SnapshotHead, Visit};
-use crate::raft::{Entry, EntryId, Index, NodeId, ReadId, SnapshotMeta, Time};
+use crate::raft::{Entry, EntryId, Index, NodeId, ReadId, SnapshotMeta, Term, Time};
 use crate::request::ErrorKind;
 
 /// How many keys one turn visits for a snapshot.
@@ -197,6 +197,8 @@ struct Sending {
 #[derive(Debug, Clone, Copy)]
 struct Receiving {
     from: NodeId,
+    /// The term that it leads.
+    term: Term,
     last: EntryId,
     received_bytes: u64,
     heard: Time,
@@ -405,8 +407,8 @@ impl Replica {
         }
         let known = self.snapshots.receiving.filter(|receiving| receiving.last == last);
         let received_bytes = known.map_or(0, |receiving| receiving.received_bytes);
-        let (heard, asked) = (now, now);
-        let receiving = Receiving { from, last, received_bytes, heard, asked };
+        let (heard, asked, term) = (now, now, self.raft.term());
+        let receiving = Receiving { from, term, last, received_bytes, heard, asked };
         self.snapshots.receiving = Some(receiving);
         self.snapshots.jobs.push(SnapshotJob::Receive { last, size_bytes });
     }
@@ -454,9 +456,10 @@ impl Replica {
     }
 
     fn install(&mut self, now: Now, meta: SnapshotMeta, size_bytes: u64) {
-        self.snapshots.receiving = None;
         let last = meta.last;
-        if self.raft.snapshot_received(now.time, meta) {
+        let receiving = self.snapshots.receiving.take_if(|receiving| receiving.last == last);
+        let Some(Receiving { term, .. }) = receiving else { return };
+        if self.raft.snapshot_received(now.time, term, meta) {
             self.snapshots.newest = Some(Available { last, size_bytes });
         }
     }
