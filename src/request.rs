@@ -160,6 +160,27 @@ impl Batch {
         Self { guards: Vec::new(), commands: vec![command] }
     }
 
+    /// About how many bytes it holds in memory.
+    pub fn size_bytes(&self) -> usize {
+        const FIXED: usize = 96;
+        let bytes = |command: &Command| match command {
+            Command::Get(key) | Command::Exists(key) | Command::Ttl(key) | Command::Delete(key) => {
+                key.name.len()
+            }
+            Command::Expire { key, .. } | Command::Increment { key, .. } => key.name.len(),
+            Command::Set { key, value, condition, .. } => {
+                let expected = match condition {
+                    Condition::IfValue(expected) => expected.len(),
+                    _ => 0,
+                };
+                key.name.len() + value.len() + expected
+            }
+            Command::Count { .. } | Command::Clear { .. } => 0,
+        };
+        let guards = self.guards.iter().map(|guard| FIXED + guard.key.name.len());
+        guards.chain(self.commands.iter().map(|c| FIXED + bytes(c))).sum()
+    }
+
     /// Whether it has to enter the log. Guards alone are a read.
     pub fn is_write(&self) -> bool {
         self.commands.iter().any(Command::is_write)
@@ -218,6 +239,18 @@ pub enum Request {
 }
 
 impl Request {
+    /// About how many bytes it holds in memory.
+    pub fn size_bytes(&self) -> usize {
+        const FIXED: usize = 128;
+        match self {
+            Self::Run { batch, .. } => FIXED + batch.size_bytes(),
+            Self::Join { name, peer_address } => FIXED + name.len() + peer_address.len(),
+            Self::Leave { name } => FIXED + name.len(),
+            Self::Transfer { to } => FIXED + to.as_ref().map_or(0, String::len),
+            Self::Ping | Self::OpenSession | Self::Members | Self::Status => FIXED,
+        }
+    }
+
     /// A linearizable read or a plain write of one command.
     pub fn run(command: Command) -> Self {
         Self::Run {

@@ -43,6 +43,8 @@ pub struct Core {
     restore: Option<SnapshotMeta>,
     was_member: bool,
     removed: bool,
+    /// The state machine cannot take anything now.
+    pub(super) suspended: bool,
 }
 
 impl Core {
@@ -68,6 +70,7 @@ impl Core {
             base: None,
             restore: None,
             removed: false,
+            suspended: false,
             config,
         };
         for entry in entries {
@@ -302,11 +305,13 @@ impl Core {
         self.reads.close();
         self.tell_durable_vote();
         ready.restore = self.restore.take();
-        ready.committed = self.hand_out_committed();
-        ready.reads = self.reads.release(self.applied.index);
+        if !self.suspended {
+            ready.committed = self.hand_out_committed();
+            ready.reads = self.reads.release(self.applied.index);
+            ready.more = self.applied.index < self.commit();
+        }
         ready.write = self.issue_write(now);
         ready.messages = std::mem::take(&mut self.outbox);
-        ready.more = self.applied.index < self.commit();
         let spare = self.applied.index.min(self.durability.durable());
         self.log.trim(spare, self.config.log_tail_bytes);
     }

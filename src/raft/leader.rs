@@ -63,6 +63,7 @@ struct Transfer {
 pub struct Leader {
     progress: BTreeMap<NodeId, Progress>,
     noop: Index,
+    began: Time,
     rounds: Rounds,
     own_reads: ReadId,
     heartbeat_due: Time,
@@ -82,6 +83,7 @@ impl Leader {
         let mut leader = Self {
             progress: BTreeMap::new(),
             noop,
+            began: now,
             rounds: Rounds::default(),
             own_reads: ReadId(0),
             heartbeat_due: now,
@@ -584,6 +586,11 @@ impl Leader {
     pub fn needs_journal(&self, core: &Core, node: NodeId) -> bool {
         let progress = self.progress.get(&node);
         progress.is_some_and(|progress| progress.next <= core.log.base().index)
+    }
+
+    /// Whether everybody who is alive had time to be heard.
+    pub fn is_settled(&self, core: &Core, now: Time) -> bool {
+        self.is_established(core) && now.since(self.began) > core.config.election_timeout_max
     }
 
     /// Whether leadership is being handed over.

@@ -344,7 +344,9 @@ impl Raft {
     }
 
     fn may_stand(&self) -> bool {
-        self.core.membership().is_voter(self.core.config.id) && !self.core.is_removed()
+        self.core.membership().is_voter(self.core.config.id)
+            && !self.core.is_removed()
+            && !self.core.suspended
     }
 
     /// A promise stands against our own candidacy as well: we would vote for it.
@@ -433,6 +435,11 @@ impl Raft {
         self.core.config.id
     }
 
+    /// A number of this process' own.
+    pub fn seed(&self) -> u64 {
+        self.core.config.seed
+    }
+
     /// Its part at the moment.
     pub fn role(&self) -> &Role {
         &self.role
@@ -481,6 +488,19 @@ impl Raft {
     /// taken now has to carry.
     pub fn applied_membership(&self) -> &Membership {
         self.core.configurations.at(self.core.applied().index)
+    }
+
+    /// While the state machine cannot take anything, nothing is handed out for
+    /// applying, no read gets leave, and this node does not stand for election.
+    /// It goes on storing and voting.
+    pub fn suspend(&mut self, suspended: bool) {
+        self.core.suspended = suspended;
+    }
+
+    /// Whether this node has led for as long as it takes to hear from everybody
+    /// who is alive.
+    pub fn is_settled(&self, now: Time) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.is_settled(&self.core, now))
     }
 
     /// Whether a configuration is in use that is not committed yet.

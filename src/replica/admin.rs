@@ -10,6 +10,7 @@
 //! says who is there before anything is appended.
 
 use super::pending::{Held, Ticket};
+use super::requests::UNKNOWN;
 use super::{Peer, Probe};
 use crate::raft::{Change, ChangeError, ClusterId, Illegal, Member, NodeId, Raft, Time};
 use crate::request::{ErrorKind, Reply, Request};
@@ -20,7 +21,7 @@ enum Goal {
     /// The node at this address is a member under this name.
     Member { name: String, peer_address: String, found: Option<Peer>, probe: Option<u64> },
     /// Nobody is a member under this name or address.
-    Absent { name: String, removing: bool },
+    Absent { name: String, node: Option<NodeId> },
     /// Somebody else leads: this one, or the best.
     Led { by: Option<String>, asked: bool },
 }
@@ -34,12 +35,28 @@ struct Operation {
     deadline: Time,
     /// What held the last step up.
     obstacle: Option<String>,
+    /// A step was taken: from now on it cannot be said to have had no effect.
+    touched: bool,
+}
+
+impl Operation {
+    /// It ends like this, unless it has had an effect and this says it had none.
+    fn end(&self, reply: Reply) -> (Ticket, Reply) {
+        match reply {
+            Reply::Error(..) if self.touched => {
+                (self.ticket, Reply::Error(ErrorKind::Unknown, UNKNOWN.to_owned()))
+            }
+            reply => (self.ticket, reply),
+        }
+    }
 }
 
 /// Where an operation stands after a step.
 enum Step {
     /// Come back later.
     Wait,
+    /// A step is taken: come back when it is committed.
+    Taken,
     /// Come back later; this is why.
     Blocked(String),
     /// It is reached, or it never will be.
@@ -65,11 +82,12 @@ impl Admin {
             Request::Join { name, peer_address } => {
                 Goal::Member { name, peer_address, found: None, probe: None }
             }
-            Request::Leave { name } => Goal::Absent { name, removing: false },
+            Request::Leave { name } => Goal::Absent { name, node: None },
             Request::Transfer { to } => Goal::Led { by: to, asked: false },
             _ => unreachable!("only requests about the cluster are seen to here"),
         };
-        self.operations.push(Operation { ticket, request, goal, deadline, obstacle: None });
+        let (obstacle, touched) = (None, false);
+        self.operations.push(Operation { ticket, request, goal, deadline, obstacle, touched });
     }
 
     /// A probe has ended.
@@ -85,7 +103,7 @@ impl Admin {
             }
             Err(reason) => {
                 let operation = self.operations.remove(place);
-                Some((operation.ticket, Reply::Error(ErrorKind::Refused, reason)))
+                Some(operation.end(Reply::Error(ErrorKind::Refused, reason)))
             }
         }
     }
@@ -106,11 +124,13 @@ impl Admin {
         let mut left = Vec::new();
         for mut operation in std::mem::take(&mut self.operations) {
             match self.step(now, raft, cluster, &mut operation.goal) {
-                Step::Over(reply) => over.push((operation.ticket, reply)),
+                Step::Over(reply) => over.push(operation.end(reply)),
                 step => {
-                    if let Step::Blocked(why) = step {
-                        operation.obstacle = Some(why);
-                    }
+                    operation.touched |= matches!(step, Step::Taken);
+                    operation.obstacle = match step {
+                        Step::Blocked(why) => Some(why),
+                        _ => None,
+                    };
                     left.push(operation);
                 }
             }
@@ -139,36 +159,47 @@ impl Admin {
                 }
                 Step::Wait
             }
-            Goal::Absent { name, removing } => become_absent(now, raft, name, removing),
+            Goal::Absent { name, node } => become_absent(now, raft, name, node),
             Goal::Led { by, asked } => be_led(now, raft, by.as_deref(), asked),
         }
     }
 
-    /// This node leads no more: handing over is reached; the rest is the next
-    /// leader's to see to, from the start.
+    /// This node leads no more. What has not begun is the next leader's to see
+    /// to, from the start; a handover waits to see who that is.
     pub fn step_down(&mut self) -> (Vec<(Ticket, Reply)>, Vec<Held>) {
         let (mut over, mut left) = (Vec::new(), Vec::new());
         for operation in std::mem::take(&mut self.operations) {
-            match operation.goal {
-                Goal::Led { asked: true, .. } => over.push((operation.ticket, Reply::Done)),
-                _ => {
-                    let Operation { ticket, request, deadline, .. } = operation;
-                    left.push(Held { ticket, request, deadline });
-                }
+            if matches!(operation.goal, Goal::Led { asked: true, .. }) {
+                self.operations.push(operation);
+            } else if operation.touched {
+                over.push(operation.end(Reply::Error(ErrorKind::Unknown, UNKNOWN.to_owned())));
+            } else {
+                let Operation { ticket, request, deadline, .. } = operation;
+                left.push(Held { ticket, request, deadline, not_before: Time::ZERO });
             }
         }
         (over, left)
+    }
+
+    /// Somebody else leads: handovers to that one, or to anybody, are reached.
+    pub fn succeeded(&mut self, leader: Option<&str>) -> Vec<(Ticket, Reply)> {
+        let over = std::mem::take(&mut self.operations).into_iter();
+        over.map(|operation| match &operation.goal {
+            Goal::Led { by: Some(name), .. } if leader != Some(name) => {
+                operation.end(Reply::Error(ErrorKind::Refused, "another node took over".to_owned()))
+            }
+            _ => operation.end(Reply::Done),
+        })
+        .collect()
     }
 
     /// Gives up what takes too long.
     pub fn expired(&mut self, now: Time) -> Vec<(Ticket, Reply)> {
         let over = self.operations.extract_if(.., |operation| operation.deadline <= now);
         over.map(|operation| {
-            let (kind, why) = match operation.obstacle {
-                Some(obstacle) => (ErrorKind::Refused, obstacle),
-                None => (ErrorKind::Unknown, "may or may not take effect yet".to_owned()),
-            };
-            (operation.ticket, Reply::Error(kind, why))
+            let why = operation.obstacle.clone();
+            let why = why.unwrap_or_else(|| "it took too long, and was not begun".to_owned());
+            operation.end(Reply::Error(ErrorKind::Refused, why))
         })
         .collect()
     }
@@ -192,7 +223,7 @@ impl Admin {
 /// One change of the configuration; what it says when it cannot be made now.
 fn change(now: Time, raft: &mut Raft, change: &Change) -> Step {
     match raft.change_membership(now, change, false) {
-        Ok(_) => Step::Wait,
+        Ok(_) => Step::Taken,
         Err(ChangeError::Illegal(illegal)) => refused(illegal.to_string()),
         Err(error @ ChangeError::NoLiveQuorum) => Step::Blocked(error.to_string()),
         // These pass by themselves.
@@ -246,6 +277,9 @@ fn become_member(
 /// A node with another disk wants the name of a member. Two machines may have
 /// been given one name, so the member has to be gone, or known to be lost.
 fn replace(now: Time, raft: &mut Raft, name: &str, old: NodeId, peer: &Peer) -> Step {
+    if !raft.is_settled(now) {
+        return Step::Wait;
+    }
     let is_alive = old == raft.id() || raft.heard_lately(old, now);
     if is_alive && (!peer.rebuild || old == raft.id()) {
         return refused(format!(
@@ -256,21 +290,23 @@ fn replace(now: Time, raft: &mut Raft, name: &str, old: NodeId, peer: &Peer) -> 
     change(now, raft, &Change::Remove(old))
 }
 
-fn become_absent(now: Time, raft: &mut Raft, name: &str, removing: &mut bool) -> Step {
+fn become_absent(now: Time, raft: &mut Raft, name: &str, target: &mut Option<NodeId>) -> Step {
     let called = |member: &Member| {
         member.name == name || member.peer_address == name || member.client_address == name
     };
-    let target = raft.membership().iter().find(|(_, member)| called(member)).map(|(node, _)| node);
-    match target {
-        None if !*removing => refused(format!("no member is called {name:?}")),
-        None if raft.is_changing() => Step::Wait,
-        None => Step::Over(Reply::Done),
-        Some(node) if node == raft.id() => leave_to_another(now, raft),
-        Some(node) => {
-            let step = change(now, raft, &Change::Remove(node));
-            *removing |= !raft.membership().contains(node);
-            step
-        }
+    let found = raft.membership().iter().find(|(_, member)| called(member)).map(|(node, _)| node);
+    // Whoever takes the name later is somebody else.
+    let Some(node) = target.or(found) else {
+        return refused(format!("no member is called {name:?}"));
+    };
+    *target = Some(node);
+    if !raft.membership().contains(node) {
+        return if raft.is_changing() { Step::Wait } else { Step::Over(Reply::Done) };
+    }
+    if node == raft.id() {
+        leave_to_another(now, raft)
+    } else {
+        change(now, raft, &Change::Remove(node))
     }
 }
 

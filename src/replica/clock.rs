@@ -101,6 +101,7 @@ impl LogClock {
         let wall_us = now.wall_ms.saturating_mul(1000);
         let most_us = elapsed_us / PULL_DIVISOR;
         let pulled_us = wall_us.clamp(free_us - most_us, free_us.saturating_add(most_us));
+        self.floor_us = self.floor_us.max(free_us);
         *anchor = Anchor { at: now.time, log_us: pulled_us };
     }
 

@@ -17,13 +17,16 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
-use super::pending::Ticket;
+use super::pending::{Due, Ticket};
 use crate::raft::{NodeId, Term, Time};
 use crate::request::Request;
 
 /// Connections of clients have numbers below this; above it are those of other
 /// nodes' clients.
 const PROXY: u64 = 1 << 63;
+
+/// How many bits of an id count; those above tell one process from the next.
+const COUNT_BITS: u32 = 40;
 
 /// A request that was sent to the leader.
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ pub struct Sent {
     pub term: Term,
     /// When the client stops waiting.
     pub deadline: Time,
+    /// What the request holds in memory.
+    pub bytes: usize,
 }
 
 /// The requests that this node has forwarded and that are unanswered.
@@ -45,12 +50,22 @@ pub struct Sent {
 pub struct Forwards {
     last: u64,
     sent: BTreeMap<u64, Sent>,
+    bytes: usize,
+    due: Due,
 }
 
 impl Forwards {
+    /// Ids count up from a start of this process' own, so that the answer to an
+    /// earlier process is not taken for one to this.
+    pub fn starting_at(random: u64) -> Self {
+        Self { last: random << COUNT_BITS, ..Self::default() }
+    }
+
     /// Notes a request; the id is to come back with the answer.
     pub fn insert(&mut self, sent: Sent) -> u64 {
         self.last += 1;
+        self.bytes += sent.bytes;
+        self.due.note(sent.deadline);
         self.sent.insert(self.last, sent);
         self.last
     }
@@ -60,28 +75,42 @@ impl Forwards {
         if self.sent.get(&id)?.to != from {
             return None;
         }
-        self.sent.remove(&id)
+        let sent = self.sent.remove(&id)?;
+        self.bytes -= sent.bytes;
+        Some(sent)
+    }
+
+    fn take(&mut self, is_over: impl Fn(&Sent) -> bool) -> Vec<Sent> {
+        let over: Vec<Sent> =
+            self.sent.extract_if(.., |_, sent| is_over(sent)).map(|(_, sent)| sent).collect();
+        self.bytes -= over.iter().map(|sent| sent.bytes).sum::<usize>();
+        over
     }
 
     /// Takes out those sent to anybody but the leader of this term: they may
     /// have been executed, and that will not be heard any more.
     pub fn overtaken(&mut self, term: Term) -> Vec<Sent> {
-        self.sent.extract_if(.., |_, sent| sent.term < term).map(|(_, sent)| sent).collect()
+        self.take(|sent| sent.term < term)
     }
 
     /// Takes out those whose time is over.
     pub fn expired(&mut self, now: Time) -> Vec<Sent> {
-        // Ids are in the order of sending; only what was held first is not in
-        // that of deadlines.
-        if self.deadline().is_none_or(|first| now < first) {
+        if !self.due.is_reached(now) {
             return Vec::new();
         }
-        self.sent.extract_if(.., |_, sent| sent.deadline <= now).map(|(_, sent)| sent).collect()
+        let over = self.take(|sent| sent.deadline <= now);
+        self.due = self.sent.values().map(|sent| sent.deadline).collect();
+        over
     }
 
-    /// The first deadline.
+    /// No deadline is before this.
     pub fn deadline(&self) -> Option<Time> {
-        self.sent.values().next().map(|sent| sent.deadline)
+        self.due.at()
+    }
+
+    /// What they hold in memory together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many are unanswered.
@@ -100,9 +129,22 @@ impl Forwards {
 pub struct Proxied {
     last: u64,
     waiting: BTreeMap<Ticket, (NodeId, u64)>,
+    seen: BTreeMap<NodeId, u64>,
 }
 
 impl Proxied {
+    /// Whether a request of another node's is news. A link that broke may be
+    /// read to its end after the next one was opened; what is late then has been
+    /// given up by its sender, and was perhaps sent again.
+    pub fn is_news(&mut self, from: NodeId, id: u64) -> bool {
+        let seen = self.seen.entry(from).or_default();
+        let is_news = id >> COUNT_BITS != *seen >> COUNT_BITS || id > *seen;
+        if is_news {
+            *seen = id;
+        }
+        is_news
+    }
+
     /// A ticket for request `id` of a connection at another node.
     pub fn insert(&mut self, from: NodeId, connection: u64, id: u64) -> Ticket {
         self.last += 1;
@@ -149,6 +191,7 @@ mod tests {
             to: NodeId(1),
             term: Term(term),
             deadline: Time::from_millis(deadline),
+            bytes: 0,
         }
     }
 
@@ -170,6 +213,28 @@ mod tests {
         assert!(forwards.expired(Time::from_millis(19)).is_empty());
         assert_eq!(forwards.expired(Time::from_millis(20)).len(), 1);
         assert!(forwards.is_empty());
+    }
+
+    /// A follower restarts at once and its ids begin anew: the answer to what an
+    /// earlier process had asked must not reach a client of the later one.
+    #[test]
+    fn the_ids_of_two_processes_differ() {
+        let mut before = Forwards::starting_at(7);
+        let mut after = Forwards::starting_at(8);
+        assert_ne!(before.insert(sent(1, 10)), after.insert(sent(1, 10)));
+    }
+
+    #[test]
+    fn what_arrives_twice_or_late_is_no_news() {
+        let mut proxied = Proxied::default();
+        let mut forwards = Forwards::starting_at(7);
+        let (first, second) = (forwards.insert(sent(1, 10)), forwards.insert(sent(1, 10)));
+        assert!(proxied.is_news(NodeId(1), first));
+        assert!(proxied.is_news(NodeId(1), second));
+        assert!(!proxied.is_news(NodeId(1), second) && !proxied.is_news(NodeId(1), first));
+        assert!(proxied.is_news(NodeId(2), first), "another node's");
+        let next = Forwards::starting_at(3).insert(sent(1, 10));
+        assert!(proxied.is_news(NodeId(1), next), "another process'");
     }
 
     #[test]

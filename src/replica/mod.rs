@@ -186,12 +186,19 @@ pub enum PeerMessage {
     Forwarded {
         /// Which.
         id: u64,
-        /// The answer.
-        reply: Reply,
-        /// What the leader had applied when it answered: whoever reads its own
-        /// write elsewhere has to wait for this.
-        applied: Index,
+        /// What the leader says.
+        answer: Answered,
     },
+}
+
+/// See [`PeerMessage::Forwarded`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub reply: Reply,
+    /// What the leader had applied when it gave it: whoever reads its own write
+    /// elsewhere has to wait for this.
+    pub applied: EntryId,
 }
 
 /// See [`PeerMessage::Forward`].

@@ -4,8 +4,7 @@
 //! the index alone could be another leader's. It survives a change of role,
 //! since its entry may yet be committed. A read waits for leave from consensus,
 //! and maybe for a write of its own connection. What cannot even begin, for
-//! want of a leader, is held. Everything has a deadline, and since all are
-//! given the same time, each queue is in the order of its deadlines.
+//! want of a leader, is held. Everything has a deadline.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,6 +18,34 @@ pub struct Ticket {
     pub connection: u64,
     /// Counts its requests.
     pub number: u64,
+}
+
+/// A moment before which no deadline of a set lies. Taking something out leaves
+/// it as it is: looking once in vain is cheaper than keeping deadlines sorted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Due(Option<Time>);
+
+impl Due {
+    /// One more deadline.
+    pub fn note(&mut self, deadline: Time) {
+        self.0 = Some(self.0.map_or(deadline, |due| due.min(deadline)));
+    }
+
+    /// Whether a deadline may have passed.
+    pub fn is_reached(&self, now: Time) -> bool {
+        self.0.is_some_and(|due| due <= now)
+    }
+
+    /// The moment.
+    pub fn at(&self) -> Option<Time> {
+        self.0
+    }
+}
+
+impl FromIterator<Time> for Due {
+    fn from_iter<T: IntoIterator<Item = Time>>(deadlines: T) -> Self {
+        Self(deadlines.into_iter().min())
+    }
 }
 
 /// A write whose entry is in the log.
@@ -43,6 +70,7 @@ pub struct Writes {
     growth_bytes: u64,
     log_bytes: usize,
     applied_term: Term,
+    due: Due,
 }
 
 impl Writes {
@@ -50,6 +78,7 @@ impl Writes {
     pub fn insert(&mut self, entry: EntryId, write: Write) {
         self.growth_bytes += write.growth_bytes;
         self.log_bytes += write.log_bytes;
+        self.due.note(write.deadline);
         self.by_entry.insert((entry.index, entry.term), write);
     }
 
@@ -66,15 +95,7 @@ impl Writes {
         let mut settled = Settled::default();
         if entry.term > self.applied_term {
             self.applied_term = entry.term;
-            let is_replaced = |&(index, term): &(Index, Term), _: &mut Write| {
-                index > entry.index && term < entry.term
-            };
-            for write in
-                self.by_entry.extract_if(.., is_replaced).map(|(_, w)| w).collect::<Vec<_>>()
-            {
-                self.forget(&write);
-                settled.replaced.push(write.ticket);
-            }
+            settled.replaced = self.take(|index, term, _| index > entry.index && term < entry.term);
         }
         while let Some(first) = self.by_entry.first_entry() {
             let &(index, term) = first.key();
@@ -95,25 +116,32 @@ impl Writes {
     /// Takes out every write up to an index that this node will not see applied
     /// one by one: what became of them is unknown.
     pub fn skipped(&mut self, upto: Index) -> Vec<Ticket> {
-        self.take_while(|index, _| index <= upto)
+        self.take(|index, _, _| index <= upto)
     }
 
-    /// Takes out those whose time is over. A deadline belongs to the time of
-    /// proposal, and proposals go into the log in order.
+    /// Takes out those whose time is over.
     pub fn expired(&mut self, now: Time) -> Vec<Ticket> {
-        self.take_while(|_, write| write.deadline <= now)
+        if !self.due.is_reached(now) {
+            return Vec::new();
+        }
+        let over = self.take(|_, _, write| write.deadline <= now);
+        self.due = self.by_entry.values().map(|write| write.deadline).collect();
+        over
     }
 
-    fn take_while(&mut self, is_over: impl Fn(Index, &Write) -> bool) -> Vec<Ticket> {
-        let mut over = Vec::new();
-        while let Some(first) = self.by_entry.first_entry()
-            && is_over(first.key().0, first.get())
-        {
-            let write = first.remove();
-            self.forget(&write);
-            over.push(write.ticket);
-        }
-        over
+    /// Takes out all.
+    pub fn take_all(&mut self) -> Vec<Ticket> {
+        self.take(|_, _, _| true)
+    }
+
+    fn take(&mut self, is_over: impl Fn(Index, Term, &Write) -> bool) -> Vec<Ticket> {
+        let over: Vec<Write> = self
+            .by_entry
+            .extract_if(.., |&(index, term), write| is_over(index, term, write))
+            .map(|(_, write)| write)
+            .collect();
+        over.iter().for_each(|write| self.forget(write));
+        over.into_iter().map(|write| write.ticket).collect()
     }
 
     fn forget(&mut self, write: &Write) {
@@ -141,9 +169,9 @@ impl Writes {
         self.by_entry.len()
     }
 
-    /// The first deadline.
+    /// No deadline is before this.
     pub fn deadline(&self) -> Option<Time> {
-        self.by_entry.first_key_value().map(|(_, write)| write.deadline)
+        self.due.at()
     }
 }
 
@@ -165,13 +193,16 @@ pub struct Read {
     pub batch: Batch,
     /// The leave it waits for; `None` if it needs none.
     pub leave: Option<ReadId>,
-    /// What has to be applied first: a write of its own connection.
-    pub after: Index,
-    /// The stamp that has to be applied first: it found a key whose deadline
-    /// has passed for the leader, but not yet in the log. 0 if none.
+    /// What has to be applied first, or something later: a write of its own
+    /// connection.
+    pub after: EntryId,
+    /// By what log time it was judged when it found a key whose deadline has
+    /// passed for the leader, but not yet in the log. 0 if it has not.
     pub stamp_ms: u64,
     /// When it is given up.
     pub deadline: Time,
+    /// What it holds in memory.
+    pub bytes: usize,
 }
 
 /// The reads that wait.
@@ -179,75 +210,127 @@ pub struct Read {
 pub struct Reads {
     /// For leave; in the order of their ids, which is that of their arrival.
     for_leave: VecDeque<Read>,
-    /// They have leave and wait for the log.
-    for_log: Vec<Read>,
+    /// They have leave, and wait for an entry.
+    for_entry: BTreeMap<(EntryId, Ticket), Read>,
+    /// They wait for log time to be applied.
+    for_stamp: Vec<Read>,
+    bytes: usize,
+    due: Due,
 }
 
 impl Reads {
     /// One more that waits for leave, the last.
     pub fn push(&mut self, read: Read) {
+        self.due.note(read.deadline);
+        self.bytes += read.bytes;
         self.for_leave.push_back(read);
     }
 
     /// One that has leave and waits for the log.
     pub fn park(&mut self, read: Read) {
-        self.for_log.push(read);
+        self.due.note(read.deadline);
+        self.bytes += read.bytes;
+        if read.stamp_ms > 0 {
+            self.for_stamp.push(read);
+        } else {
+            self.for_entry.insert((read.after, read.ticket), read);
+        }
     }
 
     /// Takes out the reads that have leave now.
-    pub fn with_leave(&mut self, upto: ReadId) -> impl Iterator<Item = Read> + '_ {
+    pub fn with_leave(&mut self, upto: ReadId) -> Vec<Read> {
         let has_leave = |read: &Read| read.leave.is_none_or(|id| id <= upto);
         let count = self.for_leave.iter().take_while(|read| has_leave(read)).count();
-        self.for_leave.drain(..count)
+        let taken = self.for_leave.drain(..count).collect();
+        self.forget(taken)
     }
 
-    /// Takes out the reads that have all they need of the log.
-    pub fn unparked(&mut self, applied: Index, log_time_ms: u64) -> Vec<Read> {
-        let is_ready = |read: &mut Read| read.after <= applied && read.stamp_ms <= log_time_ms;
-        self.for_log.extract_if(.., is_ready).collect()
+    fn forget(&mut self, taken: Vec<Read>) -> Vec<Read> {
+        self.bytes -= taken.iter().map(|read| read.bytes).sum::<usize>();
+        taken
     }
 
-    /// Takes out the reads that this ticket's connection asked before it.
+    /// What they hold in memory together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes out the reads that waited for this entry or one before it.
+    pub fn unparked(&mut self, applied: EntryId) -> Vec<Read> {
+        let mut unparked = Vec::new();
+        while let Some(first) = self.for_entry.first_entry()
+            && first.key().0 <= applied
+        {
+            unparked.push(first.remove());
+        }
+        self.forget(unparked)
+    }
+
+    /// Takes out the reads that need not wait for a stamp any more.
+    pub fn unstamped(&mut self, is_decided: impl Fn(&Read) -> bool) -> Vec<Read> {
+        let taken = self.for_stamp.extract_if(.., |read| is_decided(read)).collect();
+        self.forget(taken)
+    }
+
+    /// Takes out the reads that this ticket's connection asked before it. Those
+    /// that wait for an entry wait for an earlier one, and are gone by now.
     pub fn before(&mut self, ticket: Ticket) -> Vec<Read> {
         let is_before = |read: &Read| {
             read.ticket.connection == ticket.connection && read.ticket.number < ticket.number
         };
-        let mut before: Vec<Read> = self.for_log.extract_if(.., |read| is_before(read)).collect();
+        let mut before: Vec<Read> = self.for_stamp.extract_if(.., |read| is_before(read)).collect();
         if self.for_leave.iter().any(is_before) {
             let (taken, left) = self.for_leave.drain(..).partition(is_before);
             self.for_leave = left;
             before.extend::<VecDeque<Read>>(taken);
         }
-        before
+        self.forget(before)
     }
 
     /// Takes out those whose time is over.
     pub fn expired(&mut self, now: Time) -> Vec<Ticket> {
-        let is_over = |read: &Read| read.deadline <= now;
-        let count = self.for_leave.iter().take_while(|read| is_over(read)).count();
-        let over = self.for_leave.drain(..count);
-        over.chain(self.for_log.extract_if(.., |read| is_over(read))).map(|r| r.ticket).collect()
+        if !self.due.is_reached(now) {
+            return Vec::new();
+        }
+        let over = self.take(|read| read.deadline <= now);
+        let waiting = self.for_leave.iter().chain(self.for_entry.values()).chain(&self.for_stamp);
+        self.due = waiting.map(|read| read.deadline).collect();
+        over
+    }
+
+    /// Takes out all.
+    pub fn take_all(&mut self) -> Vec<Ticket> {
+        self.take(|_| true)
+    }
+
+    fn take(&mut self, is_over: impl Fn(&Read) -> bool) -> Vec<Ticket> {
+        let (over, left): (VecDeque<Read>, VecDeque<Read>) =
+            self.for_leave.drain(..).partition(&is_over);
+        self.for_leave = left;
+        let parked = self.for_entry.extract_if(.., |_, read| is_over(read)).map(|(_, read)| read);
+        let stamped = self.for_stamp.extract_if(.., |read| is_over(read));
+        let over = over.into_iter().chain(parked).chain(stamped).collect();
+        self.forget(over).into_iter().map(|read| read.ticket).collect()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.for_leave.is_empty() && self.for_log.is_empty()
+        self.len() == 0
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.for_leave.len() + self.for_log.len()
+        self.for_leave.len() + self.for_entry.len() + self.for_stamp.len()
     }
 
     /// The earliest stamp that one of them waits for.
     pub fn wanted_stamp_ms(&self) -> Option<u64> {
-        self.for_log.iter().map(|read| read.stamp_ms).filter(|&stamp| stamp > 0).min()
+        self.for_stamp.iter().map(|read| read.stamp_ms).min()
     }
 
-    /// The first deadline.
+    /// No deadline is before this.
     pub fn deadline(&self) -> Option<Time> {
-        let parked = self.for_log.iter().map(|read| read.deadline).min();
-        self.for_leave.front().map(|read| read.deadline).into_iter().chain(parked).min()
+        self.due.at()
     }
 }
 
@@ -260,4 +343,77 @@ pub struct Held {
     pub request: Request,
     /// When it is given up, having had no effect.
     pub deadline: Time,
+    /// Not to be tried before, because it was just refused.
+    pub not_before: Time,
+}
+
+/// The requests that wait for a leader, in order of arrival.
+///
+/// Invariant: those of one connection are in the order of their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Holding {
+    held: Vec<Held>,
+    bytes: usize,
+    due: Due,
+}
+
+impl Holding {
+    /// One more. It may have been on its way already, and come back behind later
+    /// ones of its connection.
+    pub fn push(&mut self, held: Held) {
+        self.bytes += held.request.size_bytes();
+        self.due.note(held.deadline);
+        let is_later = |other: &Held| {
+            other.ticket.connection == held.ticket.connection
+                && other.ticket.number > held.ticket.number
+        };
+        match self.held.iter().position(is_later) {
+            Some(place) => self.held.insert(place, held),
+            None => self.held.push(held),
+        }
+    }
+
+    /// Takes out all, in order.
+    pub fn take_all(&mut self) -> Vec<Held> {
+        self.bytes = 0;
+        std::mem::take(&mut self.held)
+    }
+
+    /// Takes out some, in order.
+    pub fn take(&mut self, which: impl Fn(&Held) -> bool) -> Vec<Held> {
+        let taken: Vec<Held> = self.held.extract_if(.., |held| which(held)).collect();
+        self.bytes -= taken.iter().map(|held| held.request.size_bytes()).sum::<usize>();
+        taken
+    }
+
+    /// Takes out those whose time is over.
+    pub fn expired(&mut self, now: Time) -> Vec<Held> {
+        if !self.due.is_reached(now) {
+            return Vec::new();
+        }
+        let over = self.take(|held| held.deadline <= now);
+        self.due = self.held.iter().map(|held| held.deadline).collect();
+        over
+    }
+
+    /// What they hold in memory together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// When there is something to see to: a deadline, or another try.
+    pub fn wake_at(&self, now: Time) -> Option<Time> {
+        let tries = self.held.iter().map(|held| held.not_before).filter(|&at| at > now);
+        tries.chain(self.due.at()).min()
+    }
 }

@@ -10,15 +10,14 @@ use hashbrown::HashMap;
 use super::admin::Admin;
 use super::clock::{LogClock, Now, Reading};
 use super::forward::{Forwards, Proxied, is_proxied};
-use super::pending::{Held, Read, Reads, Ticket, Writes};
-use super::requests::{NO_LEADER, UNKNOWN};
+use super::pending::{Holding, Read, Reads, Ticket, Writes};
+use super::requests::NO_LEADER;
 use super::snapshots::{Available, Snapshots};
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::raft::message::VoteResponse;
 use crate::raft::{
-    Entry, EntryId, Envelope, Index, Membership, Message, NodeId, Payload, Raft, ReadId, Role,
-    Term, Time,
+    Entry, EntryId, Envelope, Membership, Message, NodeId, Payload, Raft, ReadId, Role, Term, Time,
 };
 use crate::request::{ErrorKind, Reply};
 
@@ -34,8 +33,8 @@ const ADDRESS_BOOK: usize = 2 * Membership::LIMIT;
 /// What is kept of a connection to keep its requests in order.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Line {
-    /// The entry of its last write.
-    pub last_write: Index,
+    /// The entry of its last write, here or as the leader told.
+    pub last_write: EntryId,
     /// How many of its reads wait here.
     pub reads: u32,
     /// How many of its requests are held.
@@ -46,7 +45,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Whether nothing has to be remembered of it.
-    pub fn is_at_rest(&self, applied: Index) -> bool {
+    pub fn is_at_rest(&self, applied: EntryId) -> bool {
         self.reads + self.held + self.forwarded == 0 && self.last_write <= applied
     }
 }
@@ -65,10 +64,12 @@ pub struct Replica {
     pub(super) config: Config,
     pub(super) raft: Raft,
     pub(super) fsm: Fsm,
+    /// The last entry whose effect `fsm` has.
+    pub(super) applied: EntryId,
     pub(super) clock: LogClock,
     pub(super) writes: Writes,
     pub(super) reads: Reads,
-    pub(super) held: Vec<Held>,
+    pub(super) held: Holding,
     pub(super) forwards: Forwards,
     pub(super) proxied: Proxied,
     pub(super) admin: Admin,
@@ -82,11 +83,12 @@ pub struct Replica {
     pub(super) room: bool,
     pub(super) fault: Option<String>,
     stopping: Option<Stopping>,
-    /// What log time the leader has last told; reads are judged by it here.
-    leader_log_ms: u64,
+    /// What log time the leader of this term has last told; reads are judged by
+    /// it here.
+    leader_log: (Term, u64),
     /// What the voters of an election said of log time.
     readings: Vec<(Term, Reading)>,
-    last_stamp_ms: u64,
+    pub(super) last_stamp_ms: u64,
     ticked_at: Option<Time>,
     book: BTreeMap<NodeId, String>,
     book_of: Option<Membership>,
@@ -96,16 +98,20 @@ impl Replica {
     /// A node that starts: its consensus with what the journal held, and the
     /// state machine as of the journal's newest snapshot.
     pub fn new(config: Config, raft: Raft, fsm: Fsm, newest: Option<Available>) -> Self {
-        assert_eq!(raft.applied().index.0, fsm.applied(), "both continue from one snapshot");
+        let applied = raft.applied();
+        assert_eq!(applied.index.0, fsm.applied(), "both continue from one snapshot");
+        // The seed of this process numbers its requests to the leader as well.
+        let forwards = Forwards::starting_at(raft.seed());
         Self {
             config,
             raft,
             fsm,
+            applied,
             clock: LogClock::default(),
             writes: Writes::default(),
             reads: Reads::default(),
-            held: Vec::new(),
-            forwards: Forwards::default(),
+            held: Holding::default(),
+            forwards,
             proxied: Proxied::default(),
             admin: Admin::default(),
             snapshots: Snapshots::new(newest),
@@ -118,7 +124,7 @@ impl Replica {
             room: true,
             fault: None,
             stopping: None,
-            leader_log_ms: 0,
+            leader_log: (Term(0), 0),
             readings: Vec::new(),
             last_stamp_ms: 0,
             ticked_at: None,
@@ -155,6 +161,9 @@ impl Replica {
 
     fn on_peer(&mut self, now: Now, from: NodeId, message: PeerMessage) {
         match message {
+            PeerMessage::Raft { envelope, .. } if envelope.from != from => {
+                log::warn!("{from} speaks for {}: dropped", envelope.from);
+            }
             PeerMessage::Raft { envelope, clock } => {
                 let told = clock.map(|reading| (envelope.term, reading));
                 let is_vote = matches!(envelope.message, Message::VoteResponse(_));
@@ -165,12 +174,14 @@ impl Replica {
                     }
                     _ => {}
                 }
+                // Whoever becomes leader stamps what it is asked next.
+                if self.leads != matches!(self.raft.role(), Role::Leader(_)) {
+                    self.note_role(now);
+                }
             }
             PeerMessage::Snapshot(said) => self.on_snapshot_message(now.time, from, said),
             PeerMessage::Forward(forward) => self.on_forward(now, from, forward),
-            PeerMessage::Forwarded { id, reply, applied } => {
-                self.on_forwarded(from, id, reply, applied);
-            }
+            PeerMessage::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer),
         }
     }
 
@@ -186,7 +197,9 @@ impl Replica {
             && let Some(log_ms) = reading.estimate_ms
         {
             self.clock.follow(now, log_ms);
-            self.leader_log_ms = self.leader_log_ms.max(log_ms);
+            let term = self.raft.term();
+            let told = if self.leader_log.0 == term { self.leader_log.1 } else { 0 };
+            self.leader_log = (term, told.max(log_ms));
         }
     }
 
@@ -202,10 +215,10 @@ impl Replica {
         }
     }
 
-    pub(super) fn stamped(&mut self, now: Now, action: Action) -> Bytes {
+    /// A proposal, and the log time it carries.
+    pub(super) fn stamped(&self, now: Now, action: Action) -> (u64, Bytes) {
         let stamp_ms = self.log_time_ms(now);
-        self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
-        Proposal { stamp_ms, action }.encode()
+        (stamp_ms, Proposal { stamp_ms, action }.encode())
     }
 
     /// What log time is: the clock's idea, never behind what is applied.
@@ -229,16 +242,20 @@ impl Replica {
         if let Some(meta) = ready.restore {
             self.begin_restore(meta.last);
         }
-        let (committed, leave) = self.hold_for_restore(ready.committed, ready.reads);
-        self.apply(committed);
-        self.serve_ready(now, leave);
-        self.send_snapshots(now.time, &ready.snapshot_to);
-        at_once |= self.see_to_snapshots(now);
+        self.apply(now, ready.committed);
+        if self.fault.is_none() {
+            self.serve_ready(now, ready.reads);
+            self.send_snapshots(now.time, &ready.snapshot_to);
+            at_once |= self.see_to_snapshots(now);
+        }
         self.give_up_late(now.time);
         at_once |= self.release_held(now);
         at_once |= self.fsm.reclaim(RECLAIM_KEYS_PER_TURN);
         if let Some(fault) = self.raft.fault() {
             self.fault.get_or_insert_with(|| fault.to_string());
+        }
+        if let Some(fault) = self.fault.clone() {
+            self.stop_serving(now.time, &fault);
         }
         for envelope in ready.messages {
             let clock = self.reading_for(now, &envelope);
@@ -273,6 +290,10 @@ impl Replica {
             self.last_stamp_ms = 0;
         }
         if !leads && self.leads {
+            self.leader_log = (self.raft.term(), self.log_time_ms(now));
+            self.refuse_held_of_others();
+        }
+        if !leads && !self.admin.is_empty() {
             self.leave_admin();
         }
         self.leads = leads;
@@ -287,7 +308,11 @@ impl Replica {
     }
 
     fn leave_admin(&mut self) {
-        let (over, left) = self.admin.step_down();
+        let (mut over, left) = self.admin.step_down();
+        if let Some(leader) = self.raft.leader() {
+            let leader = self.raft.membership().get(leader).map(|member| member.name.clone());
+            over.extend(self.admin.succeeded(leader.as_deref()));
+        }
         for (ticket, reply) in over {
             self.reply(ticket, reply);
         }
@@ -320,12 +345,32 @@ impl Replica {
             Some(successor) if self.raft.transfer_leadership(now, successor) => {}
             _ => {
                 self.stopping = Some(Stopping::Alone);
-                for held in std::mem::take(&mut self.held) {
-                    self.unhold(held.ticket);
-                    self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
-                }
+                self.refuse_all_held(ErrorKind::NoLeader, NO_LEADER);
             }
         }
+    }
+
+    fn refuse_all_held(&mut self, kind: ErrorKind, reason: &str) {
+        for held in self.held.take_all() {
+            self.unhold(held.ticket);
+            self.refuse(held.ticket, kind, reason);
+        }
+    }
+
+    /// What this node cannot vouch for it does not serve, nor lead by. It goes on
+    /// storing and voting.
+    fn stop_serving(&mut self, now: Time, fault: &str) {
+        self.raft.suspend(true);
+        if let Some(successor) = self.raft.successor(now).filter(|_| !self.raft.is_transferring()) {
+            self.raft.transfer_leadership(now, successor);
+        }
+        for ticket in self.writes.take_all() {
+            self.give_up_write(ticket);
+        }
+        for ticket in self.reads.take_all() {
+            self.reply_to_read(ticket, Reply::Error(ErrorKind::NotServing, fault.to_owned()));
+        }
+        self.refuse_all_held(ErrorKind::NotServing, fault);
     }
 
     fn is_drained(&self) -> bool {
@@ -362,9 +407,10 @@ impl Replica {
         let due = self.next_tick_ms().is_some_and(|due| due <= log_time);
         let rested = self.ticked_at.is_none_or(|at| now.time.since(at) >= TICK_EVERY);
         if wanted.is_some() || (due && rested) {
-            let tick = self.stamped(now, Action::Tick);
+            let (stamp_ms, tick) = self.stamped(now, Action::Tick);
+            self.ticked_at = Some(now.time);
             if self.raft.propose(tick).is_ok() {
-                self.ticked_at = Some(now.time);
+                self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
             }
         }
     }
@@ -381,15 +427,14 @@ impl Replica {
         self.fsm.next_deadline_ms().filter(|&due| due > on_its_way)
     }
 
-    pub(super) fn apply(&mut self, entries: Vec<Entry>) {
+    fn apply(&mut self, now: Now, entries: Vec<Entry>) {
         for entry in entries {
-            if self.fault.is_some() {
-                return;
-            }
-            self.serve_overtaken(&entry);
             let reply = match entry.payload {
                 Payload::Command(command) => match Proposal::decode(command) {
-                    Ok(proposal) => self.fsm.apply(entry.id.index.0, &proposal),
+                    Ok(proposal) => {
+                        self.serve_overtaken(entry.id, proposal.stamp_ms);
+                        self.fsm.apply(entry.id.index.0, &proposal)
+                    }
                     Err(error) => return self.fail(format!("entry {} is {error}", entry.id)),
                 },
                 Payload::Noop | Payload::Membership(_) => {
@@ -397,6 +442,7 @@ impl Replica {
                     Reply::Done
                 }
             };
+            self.applied = entry.id;
             let settled = self.writes.applied(entry.id);
             for ticket in settled.replaced {
                 self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
@@ -404,41 +450,57 @@ impl Replica {
             if let Some(ticket) = settled.done {
                 self.reply(ticket, reply);
             }
+            for read in self.reads.unparked(entry.id) {
+                self.serve(now, read);
+            }
+        }
+        // A log from before a restart may know a later time than any clock.
+        let is_behind = |estimate: u64| estimate < self.fsm.log_time_ms();
+        if self.leads && self.clock.estimate_ms(now).is_some_and(is_behind) {
+            self.clock.follow(now, self.fsm.log_time_ms());
         }
     }
 
     /// An entry of ours is about to be applied: the reads that its connection
     /// asked before it are served first. That it is committed proves that this
-    /// node still led after they had arrived.
-    fn serve_overtaken(&mut self, entry: &Entry) {
-        let Some(write) = self.writes.get(entry.id) else { return };
+    /// node still led after they had arrived; its stamp is no earlier than they.
+    fn serve_overtaken(&mut self, entry: EntryId, stamp_ms: u64) {
+        let Some(write) = self.writes.get(entry) else { return };
         let ticket = write.ticket;
         if self.lines.get(&ticket.connection).is_some_and(|line| line.reads > 0) {
             for read in self.reads.before(ticket) {
-                let reply = self.fsm.query(&read.batch, self.fsm.log_time_ms());
+                let reply = self.fsm.query(&read.batch, stamp_ms);
                 self.reply_to_read(read.ticket, reply);
             }
         }
     }
 
-    pub(super) fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
+    fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
         if let Some(upto) = leave {
-            let reads: Vec<Read> = self.reads.with_leave(upto).collect();
-            reads.into_iter().for_each(|read| self.serve(now, read));
+            self.reads.with_leave(upto).into_iter().for_each(|read| self.serve(now, read));
         }
-        let unparked = self.reads.unparked(Index(self.fsm.applied()), self.fsm.log_time_ms());
-        unparked.into_iter().for_each(|read| self.serve(now, read));
+        // Stale ones asked in this turn; and what log time has decided.
+        let mut ready = self.reads.unparked(self.applied);
+        let fsm = &self.fsm;
+        ready.extend(self.reads.unstamped(|read| {
+            fsm.log_time_ms() >= read.stamp_ms || !fsm.has_deadline_by(&read.batch, read.stamp_ms)
+        }));
+        ready.into_iter().for_each(|read| self.serve(now, read));
     }
 
     /// Serves a read that has leave, or lets it wait for what it needs of the log.
     fn serve(&mut self, now: Now, mut read: Read) {
-        if read.after > Index(self.fsm.applied()) {
+        if read.after > self.applied {
             return self.reads.park(read);
+        }
+        if read.stamp_ms > 0 {
+            let reply = self.fsm.query(&read.batch, read.stamp_ms);
+            return self.reply_to_read(read.ticket, reply);
         }
         let at_ms = self.judged_at_ms(now, &read);
         // Stale reads are judged by what this node believes; they wait for nobody.
-        let may_wait = read.leave.is_some() && read.stamp_ms == 0;
-        if may_wait && self.fsm.has_deadline_by(&read.batch, at_ms) {
+        let is_any_due = self.fsm.next_deadline_ms().is_some_and(|due| due <= at_ms);
+        if read.leave.is_some() && is_any_due && self.fsm.has_deadline_by(&read.batch, at_ms) {
             read.stamp_ms = at_ms;
             return self.reads.park(read);
         }
@@ -449,16 +511,12 @@ impl Replica {
     /// By what log time a read is judged: the leader's, so that no two nodes
     /// disagree about what is there.
     fn judged_at_ms(&self, now: Now, read: &Read) -> u64 {
-        if self.leads || read.leave.is_none() {
-            self.log_time_ms(now).max(read.stamp_ms)
-        } else {
-            self.leader_log_ms.max(read.stamp_ms)
-        }
+        if self.leads || read.leave.is_none() { self.log_time_ms(now) } else { self.leader_log.1 }
     }
 
     fn give_up_late(&mut self, now: Time) {
         for ticket in self.writes.expired(now) {
-            self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
+            self.give_up_write(ticket);
         }
         for ticket in self.reads.expired(now) {
             let reply = Reply::Error(ErrorKind::NoLeader, NO_LEADER.to_owned());
@@ -469,8 +527,7 @@ impl Replica {
         }
         let over = self.forwards.expired(now);
         self.give_up_forwarded(over);
-        let over: Vec<Held> = self.held.extract_if(.., |held| held.deadline <= now).collect();
-        for held in over {
+        for held in self.held.expired(now) {
             self.unhold(held.ticket);
             self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
         }
@@ -484,7 +541,7 @@ impl Replica {
         let times = [
             Some(self.raft.wake_at()),
             tick,
-            self.held.iter().map(|held| held.deadline).min(),
+            self.held.wake_at(now.time),
             self.writes.deadline(),
             self.reads.deadline(),
             self.forwards.deadline(),

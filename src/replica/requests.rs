@@ -1,12 +1,14 @@
 //! Requests on their way in: answered here, proposed, or sent on to the leader.
 
+use std::time::Duration;
+
 use super::clock::Now;
 use super::forward::{Sent, is_proxied};
 use super::pending::{Held, Read, Ticket, Write};
 use super::replica::{Line, Replica};
-use super::{Forward, PeerMessage};
+use super::{Answered, Forward, PeerMessage};
 use crate::fsm::Action;
-use crate::raft::{Index, NodeId, ProposeError, Time};
+use crate::raft::{EntryId, NodeId, ProposeError, Time};
 use crate::request::{Batch, Consistency, ErrorKind, Reply, Request};
 
 /// What a request that had no effect for want of a leader is told.
@@ -14,6 +16,12 @@ pub(super) const NO_LEADER: &str = "no leader, not applied";
 
 /// What is told when nobody can know.
 pub(super) const UNKNOWN: &str = "may or may not have been applied";
+
+/// How many requests about the cluster itself may be under way.
+const ADMIN_LIMIT: usize = 32;
+
+/// How long to wait before a request that the leader refused is sent again.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Where a request goes from here.
 enum Way {
@@ -39,7 +47,11 @@ impl Replica {
                 self.reply(ticket, members);
             }
             request => match self.check(&request) {
-                Ok(()) => self.submit(now, ticket, request),
+                Ok(()) => {
+                    let deadline = now.time + self.config.request_timeout;
+                    let held = Held { ticket, request, deadline, not_before: Time::ZERO };
+                    self.submit(now, held);
+                }
                 Err((kind, reason)) => self.refuse(ticket, kind, reason),
             },
         }
@@ -53,12 +65,17 @@ impl Replica {
         if self.is_closing() && !is_read(request) {
             return Err((ErrorKind::NoLeader, "this node is stopping, not applied".to_owned()));
         }
-        if self.waiting() >= self.config.waiting_requests {
+        let is_full = self.waiting() >= self.config.waiting_requests
+            || self.parked_bytes() >= self.config.waiting_bytes;
+        if is_full || (is_admin(request) && self.admin.len() >= ADMIN_LIMIT) {
             return Err((ErrorKind::Busy, "too many requests wait".to_owned()));
         }
         match request {
             Request::Run { batch, .. } => {
                 self.fsm.limits().check(batch).map_err(|reason| (ErrorKind::Invalid, reason))
+            }
+            Request::Leave { name } if name.is_empty() => {
+                Err((ErrorKind::Invalid, "a name is needed".to_owned()))
             }
             _ => Ok(()),
         }
@@ -73,14 +90,23 @@ impl Replica {
             + self.admin.len()
     }
 
+    /// What requests hold in memory that are not in the log.
+    fn parked_bytes(&self) -> usize {
+        self.held.bytes() + self.forwards.bytes() + self.reads.bytes()
+    }
+
     /// Takes a request on its way, behind those of its connection before it.
-    fn submit(&mut self, now: Now, ticket: Ticket, request: Request) {
-        let held = Held { ticket, request, deadline: now.time + self.config.request_timeout };
-        if self.line(ticket).held > 0 { self.hold(held) } else { self.begin(now, held) }
+    fn submit(&mut self, now: Now, held: Held) {
+        if self.line(held.ticket).held > 0 { self.hold(held) } else { self.begin(now, held) }
     }
 
     pub(super) fn line(&mut self, ticket: Ticket) -> &mut Line {
         self.lines.entry(ticket.connection).or_default()
+    }
+
+    /// The line of a connection that may be gone by now.
+    fn known_line(&mut self, ticket: Ticket) -> Option<&mut Line> {
+        self.lines.get_mut(&ticket.connection)
     }
 
     pub(super) fn hold(&mut self, held: Held) {
@@ -94,18 +120,24 @@ impl Replica {
         if self.held.is_empty() || !leader_is_known {
             return false;
         }
-        let released = std::mem::take(&mut self.held);
+        let released = self.held.take_all();
         released.iter().for_each(|held| self.unhold(held.ticket));
         let before = released.len();
         for held in released {
-            if self.line(held.ticket).held > 0 { self.hold(held) } else { self.begin(now, held) }
+            let line = *self.line(held.ticket);
+            // Nothing overtakes what is at the leader: it may yet come back.
+            if line.held + line.forwarded > 0 || held.not_before > now.time {
+                self.hold(held);
+            } else {
+                self.begin(now, held);
+            }
         }
         self.held.len() < before
     }
 
     /// Its connection may be gone by now.
     pub(super) fn unhold(&mut self, ticket: Ticket) {
-        if let Some(line) = self.lines.get_mut(&ticket.connection) {
+        if let Some(line) = self.known_line(ticket) {
             line.held = line.held.saturating_sub(1);
         }
     }
@@ -124,9 +156,7 @@ impl Replica {
     fn way(&mut self, held: &Held) -> Way {
         let line = *self.line(held.ticket);
         let stays = match &held.request {
-            Request::Run { batch, consistency, .. } if !batch.is_write() => {
-                *consistency == Consistency::Stale || line.forwarded == 0
-            }
+            Request::Run { batch, .. } if !batch.is_write() => line.forwarded == 0,
             _ => false,
         };
         match self.raft.leader() {
@@ -140,7 +170,7 @@ impl Replica {
     }
 
     fn begin_here(&mut self, now: Now, held: Held) {
-        let Held { ticket, request, deadline } = held;
+        let Held { ticket, request, deadline, .. } = held;
         match request {
             Request::Run { batch, consistency, .. } if !batch.is_write() => {
                 self.begin_read(ticket, batch, consistency, deadline);
@@ -169,7 +199,8 @@ impl Replica {
             Consistency::Linearizable => Some(self.raft.read()),
             Consistency::Stale => None,
         };
-        let read = Read { ticket, batch, leave, after, stamp_ms: 0, deadline };
+        let bytes = batch.size_bytes();
+        let read = Read { ticket, batch, leave, after, stamp_ms: 0, deadline, bytes };
         if leave.is_some() { self.reads.push(read) } else { self.reads.park(read) }
     }
 
@@ -178,11 +209,12 @@ impl Replica {
         if let Err((kind, reason)) = self.admit(&action, growth_bytes) {
             return self.refuse(ticket, kind, reason);
         }
-        let command = self.stamped(now, action);
+        let (stamp_ms, command) = self.stamped(now, action);
         let log_bytes = command.len();
         match self.raft.propose(command) {
             Ok(entry) => {
-                self.line(ticket).last_write = entry.index;
+                self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
+                self.line(ticket).last_write = entry;
                 self.writes.insert(entry, Write { ticket, deadline, growth_bytes, log_bytes });
             }
             Err(ProposeError::DiskLags) => {
@@ -214,11 +246,11 @@ impl Replica {
     }
 
     fn forward(&mut self, now: Now, leader: NodeId, held: Held) {
-        let Held { ticket, request, deadline } = held;
-        let term = self.raft.term();
+        let Held { ticket, request, deadline, .. } = held;
+        let (term, bytes) = (self.raft.term(), request.size_bytes());
         let timeout = deadline.since(now.time);
         self.line(ticket).forwarded += 1;
-        let sent = Sent { ticket, request: request.clone(), to: leader, term, deadline };
+        let sent = Sent { ticket, request: request.clone(), to: leader, term, deadline, bytes };
         let id = self.forwards.insert(sent);
         let connection = ticket.connection;
         let forward = Forward { id, term, timeout, connection, request };
@@ -229,30 +261,47 @@ impl Replica {
     /// refused, never sent on.
     pub(super) fn on_forward(&mut self, now: Now, from: NodeId, forward: Forward) {
         let Forward { id, term, timeout, connection, request } = forward;
+        if !self.proxied.is_news(from, id) {
+            return;
+        }
         let ticket = self.proxied.insert(from, connection, id);
-        let leads = self.leads && self.raft.term() == term && !self.raft.is_transferring();
-        if !leads {
+        if !self.leads || self.raft.term() != term {
             return self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
+        }
+        if matches!(request, Request::Ping | Request::Status | Request::Members) {
+            return self.refuse(ticket, ErrorKind::Invalid, "every node answers that itself");
         }
         match self.check(&request) {
             Ok(()) => {
                 let deadline = now.time + timeout.min(self.config.request_timeout);
-                self.begin_here(now, Held { ticket, request, deadline });
+                self.submit(now, Held { ticket, request, deadline, not_before: Time::ZERO });
             }
             Err((kind, reason)) => self.refuse(ticket, kind, reason),
         }
     }
 
+    /// This node does not lead any more: what others have sent it, and has not
+    /// begun, goes back to them, in order.
+    pub(super) fn refuse_held_of_others(&mut self) {
+        for held in self.held.take(|held| is_proxied(held.ticket)) {
+            self.unhold(held.ticket);
+            self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
+        }
+    }
+
     /// The leader has answered. If it refused for not leading, the request had
     /// no effect, and waits for whoever does.
-    pub(super) fn on_forwarded(&mut self, from: NodeId, id: u64, reply: Reply, applied: Index) {
+    pub(super) fn on_forwarded(&mut self, now: Now, from: NodeId, id: u64, answer: Answered) {
         let Some(sent) = self.forwards.answered(from, id) else { return };
+        let Answered { reply, applied } = answer;
         let Sent { ticket, request, deadline, .. } = sent;
-        let line = self.line(ticket);
-        line.forwarded = line.forwarded.saturating_sub(1);
-        line.last_write = line.last_write.max(applied);
+        if let Some(line) = self.known_line(ticket) {
+            line.forwarded = line.forwarded.saturating_sub(1);
+            line.last_write = line.last_write.max(applied);
+        }
         if matches!(reply, Reply::Error(ErrorKind::NoLeader, _)) && !self.is_closing() {
-            self.hold(Held { ticket, request, deadline });
+            let not_before = now.time + RETRY_AFTER;
+            self.hold(Held { ticket, request, deadline, not_before });
         } else {
             self.reply(ticket, reply);
         }
@@ -261,31 +310,52 @@ impl Replica {
     /// Gives up requests at a leader that will not answer any more.
     pub(super) fn give_up_forwarded(&mut self, over: Vec<Sent>) {
         for Sent { ticket, request, .. } in over {
-            let line = self.line(ticket);
-            line.forwarded = line.forwarded.saturating_sub(1);
-            if is_read(&request) {
-                self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
-            } else {
-                self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
+            if let Some(line) = self.known_line(ticket) {
+                line.forwarded = line.forwarded.saturating_sub(1);
+            }
+            match request {
+                // Who leads now is all that a handover was about.
+                Request::Transfer { to } if self.is_led_by(to.as_deref()) => {
+                    self.reply(ticket, Reply::Done);
+                }
+                request if is_read(&request) => {
+                    self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
+                }
+                _ => self.refuse(ticket, ErrorKind::Unknown, UNKNOWN),
             }
         }
     }
 
+    /// Whether this member leads, or anybody if none is named.
+    fn is_led_by(&self, name: Option<&str>) -> bool {
+        let leader = self.raft.leader().and_then(|leader| self.raft.membership().get(leader));
+        leader.is_some_and(|leader| name.is_none_or(|name| leader.name == name))
+    }
+
+    /// Nobody will know what became of a write; nothing waits for it any more.
+    pub(super) fn give_up_write(&mut self, ticket: Ticket) {
+        if let Some(line) = self.known_line(ticket) {
+            line.last_write = EntryId::ZERO;
+        }
+        self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
+    }
+
     /// Answers a request, wherever it came from.
     pub(super) fn reply(&mut self, ticket: Ticket, reply: Reply) {
-        let applied = Index(self.fsm.applied());
+        let applied = self.applied;
         if self.lines.get(&ticket.connection).is_some_and(|line| line.is_at_rest(applied)) {
             self.lines.remove(&ticket.connection);
         }
         if !is_proxied(ticket) {
             self.replies.push((ticket, reply));
         } else if let Some((node, id)) = self.proxied.remove(ticket) {
-            self.messages.push((node, PeerMessage::Forwarded { id, reply, applied }));
+            let answer = Answered { reply, applied };
+            self.messages.push((node, PeerMessage::Forwarded { id, answer }));
         }
     }
 
     pub(super) fn reply_to_read(&mut self, ticket: Ticket, reply: Reply) {
-        if let Some(line) = self.lines.get_mut(&ticket.connection) {
+        if let Some(line) = self.known_line(ticket) {
             line.reads = line.reads.saturating_sub(1);
         }
         self.reply(ticket, reply);
@@ -294,6 +364,10 @@ impl Replica {
     pub(super) fn refuse(&mut self, ticket: Ticket, kind: ErrorKind, reason: impl Into<String>) {
         self.reply(ticket, Reply::Error(kind, reason.into()));
     }
+}
+
+fn is_admin(request: &Request) -> bool {
+    matches!(request, Request::Join { .. } | Request::Leave { .. } | Request::Transfer { .. })
 }
 
 fn is_read(request: &Request) -> bool {

@@ -27,10 +27,8 @@ use bytes::Bytes;
 use super::PeerMessage;
 use super::clock::Now;
 use super::replica::Replica;
-use super::requests::UNKNOWN;
 use crate::fsm::{Fsm, Piece, SnapshotHead, Visit};
-use crate::raft::{Entry, EntryId, Index, NodeId, ReadId, SnapshotMeta, Term, Time};
-use crate::request::ErrorKind;
+use crate::raft::{EntryId, Index, NodeId, SnapshotMeta, Term, Time};
 
 /// How many keys one turn visits for a snapshot.
 const PIECE_KEYS: usize = 1024;
@@ -106,6 +104,9 @@ pub enum SnapshotJob {
         last: EntryId,
         /// How large it will be.
         size_bytes: u64,
+        /// Go on with what is here of it already: it is from the same node. Two
+        /// nodes' snapshots of one state have their items in different order.
+        resume: bool,
     },
     /// A part of it; when it is whole, check and name it.
     Take {
@@ -118,6 +119,8 @@ pub enum SnapshotJob {
     },
     /// Build the state from this one.
     Load(EntryId),
+    /// Free this, which takes a while.
+    Drop(Box<Fsm>),
 }
 
 /// What became of a job.
@@ -205,16 +208,6 @@ struct Receiving {
     asked: Time,
 }
 
-/// The state of a new snapshot is being built.
-#[derive(Debug, Default)]
-struct Restoring {
-    last: EntryId,
-    /// Committed meanwhile.
-    entries: Vec<Entry>,
-    /// Reads that got leave meanwhile.
-    leave: Option<ReadId>,
-}
-
 /// All there is to know of snapshots here.
 #[derive(Debug, Default)]
 pub struct Snapshots {
@@ -225,7 +218,8 @@ pub struct Snapshots {
     rest_until: Time,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
-    restoring: Option<Restoring>,
+    /// The state of this one is being built.
+    restoring: Option<EntryId>,
 }
 
 impl Snapshots {
@@ -263,7 +257,7 @@ impl Replica {
     /// more to do at once.
     pub(super) fn see_to_snapshots(&mut self, now: Now) -> bool {
         self.begin_own(now.time);
-        let more = self.go_on_with_own();
+        let more = self.go_on_with_own(now.time);
         self.see_to_sending(now.time);
         self.see_to_receiving(now.time);
         more
@@ -276,7 +270,8 @@ impl Replica {
         let is_due = self.log_bytes > self.config.snapshot_log_bytes.max(last_bytes);
         let is_busy = self.snapshots.taking.is_some() || self.snapshots.is_restoring();
         let last = self.raft.applied();
-        let is_news = self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index);
+        let is_news = last == self.applied
+            && self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index);
         if !is_due || is_busy || !is_news || now < self.snapshots.rest_until {
             return;
         }
@@ -288,7 +283,7 @@ impl Replica {
             Some(Taking { last, pieces_under_way: 0, walked: false, finishing: false });
     }
 
-    fn go_on_with_own(&mut self) -> bool {
+    fn go_on_with_own(&mut self, now: Time) -> bool {
         let Some(taking) = &mut self.snapshots.taking else { return false };
         if taking.walked {
             if !taking.finishing && self.raft.durable_index() >= taking.last.index {
@@ -314,7 +309,7 @@ impl Replica {
                 log::warn!("{}: the snapshot is given up, too much has changed", self.config.name);
                 self.snapshots.jobs.push(SnapshotJob::Abandon);
                 self.snapshots.taking = None;
-                // The walk has ended; the next one may be luckier at once.
+                self.snapshots.rest_until = now + REST;
                 false
             }
         }
@@ -340,6 +335,7 @@ impl Replica {
         for (&node, sending) in &mut self.snapshots.sending {
             if !self.raft.needs_snapshot(node) {
                 // What follows the snapshot is pinned until memory has it.
+                sending.offered = now;
                 if !self.raft.needs_journal(node) {
                     over.push(node);
                 }
@@ -405,12 +401,14 @@ impl Replica {
         if self.raft.leader() != Some(from) || !is_news || self.snapshots.is_restoring() {
             return;
         }
-        let known = self.snapshots.receiving.filter(|receiving| receiving.last == last);
+        let is_it = |r: &Receiving| (r.from, r.last) == (from, last);
+        let known = self.snapshots.receiving.filter(is_it);
         let received_bytes = known.map_or(0, |receiving| receiving.received_bytes);
         let (heard, asked, term) = (now, now, self.raft.term());
         let receiving = Receiving { from, term, last, received_bytes, heard, asked };
         self.snapshots.receiving = Some(receiving);
-        self.snapshots.jobs.push(SnapshotJob::Receive { last, size_bytes });
+        let resume = known.is_some();
+        self.snapshots.jobs.push(SnapshotJob::Receive { last, size_bytes, resume });
     }
 
     /// A job has come to something.
@@ -423,8 +421,11 @@ impl Replica {
             }
             SnapshotReport::Written { last, size_bytes } => {
                 self.snapshots.taking = None;
-                self.snapshots.newest = Some(Available { last, size_bytes });
-                self.snapshot_taken = Some(last);
+                // One that the leader sent meanwhile may be newer.
+                if self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index) {
+                    self.snapshots.newest = Some(Available { last, size_bytes });
+                    self.snapshot_taken = Some(last);
+                }
             }
             SnapshotReport::NotWritten => {
                 self.fsm.abandon_snapshot();
@@ -451,7 +452,7 @@ impl Replica {
                     self.snapshots.receiving = None;
                 }
             }
-            SnapshotReport::Loaded(fsm) => self.take_over(now, *fsm),
+            SnapshotReport::Loaded(fsm) => self.take_over(*fsm),
         }
     }
 
@@ -464,45 +465,30 @@ impl Replica {
         }
     }
 
-    /// Consensus wants the state taken over from a snapshot.
+    /// Consensus wants the state taken over from a snapshot. Until it is there
+    /// nothing is applied, and this node does not stand for election.
     pub(super) fn begin_restore(&mut self, last: EntryId) {
         if self.snapshots.taking.take().is_some() {
             self.fsm.abandon_snapshot();
             self.snapshots.jobs.push(SnapshotJob::Abandon);
         }
-        let leave = self.snapshots.restoring.take().and_then(|restoring| restoring.leave);
-        self.snapshots.restoring = Some(Restoring { last, entries: Vec::new(), leave });
+        self.raft.suspend(true);
+        self.snapshots.restoring = Some(last);
         self.snapshots.jobs.push(SnapshotJob::Load(last));
-    }
-
-    /// While the state is being built, what is committed and what may be read
-    /// has to wait. Gives back what need not.
-    pub(super) fn hold_for_restore(
-        &mut self,
-        entries: Vec<Entry>,
-        leave: Option<ReadId>,
-    ) -> (Vec<Entry>, Option<ReadId>) {
-        match &mut self.snapshots.restoring {
-            None => (entries, leave),
-            Some(restoring) => {
-                restoring.entries.extend(entries);
-                restoring.leave = leave.or(restoring.leave);
-                (Vec::new(), None)
-            }
-        }
     }
 
     /// The new state is there. What waited for entries that it contains will
     /// never see them applied one by one.
-    fn take_over(&mut self, now: Now, fsm: Fsm) {
-        let is_it = |restoring: &mut Restoring| restoring.last.index.0 == fsm.applied();
-        let Some(restoring) = self.snapshots.restoring.take_if(is_it) else { return };
-        log::info!("{}: continues from the snapshot at {}", self.config.name, restoring.last);
-        self.fsm = fsm;
-        for ticket in self.writes.skipped(restoring.last.index) {
-            self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
+    fn take_over(&mut self, fsm: Fsm) {
+        let is_it = |last: &mut EntryId| last.index.0 == fsm.applied();
+        let Some(last) = self.snapshots.restoring.take_if(is_it) else { return };
+        log::info!("{}: continues from the snapshot at {last}", self.config.name);
+        let old = std::mem::replace(&mut self.fsm, fsm);
+        self.snapshots.jobs.push(SnapshotJob::Drop(Box::new(old)));
+        self.applied = last;
+        for ticket in self.writes.skipped(last.index) {
+            self.give_up_write(ticket);
         }
-        self.apply(restoring.entries);
-        self.serve_ready(now, restoring.leave);
+        self.raft.suspend(self.fault.is_some());
     }
 }

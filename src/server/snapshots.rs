@@ -123,7 +123,13 @@ impl Worker {
                 Ok(())
             }
             SnapshotJob::Read { to, last, offset } => self.read(to, last, offset),
-            SnapshotJob::Receive { last, size_bytes } => self.receive(last, size_bytes),
+            SnapshotJob::Receive { last, size_bytes, resume } => {
+                self.receive(last, size_bytes, resume)
+            }
+            SnapshotJob::Drop(fsm) => {
+                drop(fsm);
+                Ok(())
+            }
             SnapshotJob::Take { last, offset, bytes } => self.take(last, offset, &bytes),
             SnapshotJob::Load(last) => {
                 let (fsm, _) = load(&self.disk, self.cluster, last)?;
@@ -183,8 +189,9 @@ impl Worker {
     }
 
     /// Begins, or goes on where it was: the report says from where.
-    fn receive(&mut self, last: EntryId, size_bytes: u64) -> Result<(), WalError> {
-        if self.receiving.as_ref().is_none_or(|(receiving, ..)| *receiving != last) {
+    fn receive(&mut self, last: EntryId, size_bytes: u64, resume: bool) -> Result<(), WalError> {
+        let is_it = self.receiving.as_ref().is_some_and(|(receiving, ..)| *receiving == last);
+        if !is_it || !resume {
             if let Some((.., receiver)) = self.receiving.take() {
                 receiver.abandon();
             }

@@ -81,8 +81,9 @@ impl Files {
                 });
                 Some(SnapshotReport::Read { to, last, offset, bytes })
             }
-            SnapshotJob::Receive { last, size_bytes } => {
-                if self.receiving.as_ref().is_none_or(|(known, ..)| *known != last) {
+            SnapshotJob::Drop(_) => None,
+            SnapshotJob::Receive { last, size_bytes, resume } => {
+                if !resume || self.receiving.as_ref().is_none_or(|(known, ..)| *known != last) {
                     self.receiving = Some((last, size_bytes, Vec::new()));
                 }
                 let bytes = self.receiving.as_ref().map_or(0, |(.., bytes)| bytes.len() as u64);
