@@ -6,7 +6,7 @@
 //! | module | what it is | may import |
 //! |---|---|---|
 //! | [`encoding`] | bounded little-endian reading, shared by every format we own | – |
-//! | [`request`] | `Request`, `Reply`, `ErrorKind`: the words every front end translates into | – |
+//! | [`request`] | `Request`, `Reply`, `ErrorKind`: the words every front end translates into | `encoding` |
 //! | [`raft`] | consensus as a pure state machine: no I/O, no clock, no threads | `encoding` |
 //! | [`fsm`] | the key-value state machine: apply, read, expiry, sessions, snapshot | `request encoding` |
 //! | [`wal`] | the durable journal and the snapshot files, over a small `Disk` seam | `raft encoding` |

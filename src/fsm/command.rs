@@ -1,26 +1,14 @@
 //! What one command entry of the log says, and its bytes.
 //!
 //! Every command entry carries the leader's stamp, the log time at which it is
-//! applied, and one action. Numbers are little-endian, byte strings have a u32
-//! length in front, and a [`Proposal`] that is decoded shares the memory of its
-//! entry.
+//! applied, and one action. Numbers are little-endian, batches are in [our own
+//! encoding](crate::request::bytes), and a [`Proposal`] that is decoded shares
+//! the memory of its entry.
 //!
 //! ```text
 //! proposal  | version u8 = 1 | stamp_ms u64 | action u8 | …
 //!             0 tick   1 run batch   2 run with session u64, sequence u64, batch
 //!             3 open session
-//! batch     | guards u32 | guard …   | commands u32 | command …
-//! guard     | key | version u64 |
-//! key       | db u8 | length u32 | name … |
-//! command   | kind u8 | …
-//!             0 get     key    4 set        key, length u32, value …, expiry, condition
-//!             1 exists  key    5 delete     key
-//!             2 ttl     key    6 expire     key, expiry
-//!             3 count   db u8  7 increment  key, by i64
-//!                              8 clear      db u8   9 clear all
-//! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 |
-//! condition | 0 always | 1 if absent | 2 if present |
-//!           | 3 if value, length u32, value … | 4 if version, version u64 |
 //! ```
 //!
 //! The log keeps every version it ever held: a change of meaning, also of the
@@ -31,8 +19,9 @@ use bytes::{BufMut, Bytes};
 
 use super::item::OVERHEAD_BYTES;
 use super::sessions::SESSION_BYTES;
-use crate::encoding::{Malformed, Reader, put_bytes};
-use crate::request::{Batch, Command, Condition, DATABASES, Expiry, Guard, Key, SessionStamp};
+use crate::encoding::{Malformed, Reader};
+use crate::request::bytes::{decode_batch, decode_stamp, encode_batch, encode_stamp};
+use crate::request::{Batch, Command, SessionStamp};
 
 const VERSION: u8 = 1;
 
@@ -109,8 +98,7 @@ impl Proposal {
             }
             Action::Run { batch, session: Some(stamp) } => {
                 buffer.put_u8(2);
-                buffer.put_u64_le(stamp.session);
-                buffer.put_u64_le(stamp.sequence);
+                encode_stamp(&mut buffer, *stamp);
                 encode_batch(&mut buffer, batch);
             }
             Action::OpenSession => buffer.put_u8(3),
@@ -139,7 +127,7 @@ fn decode_action(reader: &mut Reader) -> Result<Action, Malformed> {
         0 => Action::Tick,
         1 => Action::Run { batch: decode_batch(reader)?, session: None },
         2 => {
-            let stamp = SessionStamp { session: reader.u64()?, sequence: reader.u64()? };
+            let stamp = decode_stamp(reader)?;
             Action::Run { batch: decode_batch(reader)?, session: Some(stamp) }
         }
         3 => Action::OpenSession,
@@ -147,151 +135,10 @@ fn decode_action(reader: &mut Reader) -> Result<Action, Malformed> {
     })
 }
 
-fn encode_batch(buffer: &mut Vec<u8>, batch: &Batch) {
-    put_count(buffer, batch.guards.len());
-    for guard in &batch.guards {
-        encode_key(buffer, &guard.key);
-        buffer.put_u64_le(guard.version);
-    }
-    put_count(buffer, batch.commands.len());
-    for command in &batch.commands {
-        encode_command(buffer, command);
-    }
-}
-
-fn decode_batch(reader: &mut Reader) -> Result<Batch, Malformed> {
-    let guards = (0..reader.count(1 + 4 + 8)?)
-        .map(|_| Ok(Guard { key: decode_key(reader)?, version: reader.u64()? }))
-        .collect::<Result<_, _>>()?;
-    let commands =
-        (0..reader.count(1)?).map(|_| decode_command(reader)).collect::<Result<_, _>>()?;
-    Ok(Batch { guards, commands })
-}
-
-fn put_count(buffer: &mut Vec<u8>, count: usize) {
-    buffer.put_u32_le(u32::try_from(count).expect("the limit on batches is far below 2^32"));
-}
-
-fn encode_key(buffer: &mut Vec<u8>, key: &Key) {
-    buffer.put_u8(key.db);
-    put_bytes(buffer, &key.name);
-}
-
-fn decode_key(reader: &mut Reader) -> Result<Key, Malformed> {
-    Ok(Key { db: decode_db(reader)?, name: reader.bytes()? })
-}
-
-fn decode_db(reader: &mut Reader) -> Result<u8, Malformed> {
-    match reader.u8()? {
-        db if db < DATABASES => Ok(db),
-        _ => Err(Malformed("there is no such database")),
-    }
-}
-
-fn encode_command(buffer: &mut Vec<u8>, command: &Command) {
-    let mut keyed = |kind, key| {
-        buffer.put_u8(kind);
-        encode_key(buffer, key);
-    };
-    match command {
-        Command::Get(key) => keyed(0, key),
-        Command::Exists(key) => keyed(1, key),
-        Command::Ttl(key) => keyed(2, key),
-        Command::Count { db } => buffer.put_slice(&[3, *db]),
-        Command::Set { key, value, expiry, condition } => {
-            keyed(4, key);
-            put_bytes(buffer, value);
-            encode_expiry(buffer, *expiry);
-            encode_condition(buffer, condition);
-        }
-        Command::Delete(key) => keyed(5, key),
-        Command::Expire { key, expiry } => {
-            keyed(6, key);
-            encode_expiry(buffer, *expiry);
-        }
-        Command::Increment { key, by } => {
-            keyed(7, key);
-            buffer.put_i64_le(*by);
-        }
-        Command::Clear { db: Some(db) } => buffer.put_slice(&[8, *db]),
-        Command::Clear { db: None } => buffer.put_u8(9),
-    }
-}
-
-fn decode_command(reader: &mut Reader) -> Result<Command, Malformed> {
-    Ok(match reader.u8()? {
-        0 => Command::Get(decode_key(reader)?),
-        1 => Command::Exists(decode_key(reader)?),
-        2 => Command::Ttl(decode_key(reader)?),
-        3 => Command::Count { db: decode_db(reader)? },
-        4 => Command::Set {
-            key: decode_key(reader)?,
-            value: reader.bytes()?,
-            expiry: decode_expiry(reader)?,
-            condition: decode_condition(reader)?,
-        },
-        5 => Command::Delete(decode_key(reader)?),
-        6 => Command::Expire { key: decode_key(reader)?, expiry: decode_expiry(reader)? },
-        7 => Command::Increment { key: decode_key(reader)?, by: reader.i64()? },
-        8 => Command::Clear { db: Some(decode_db(reader)?) },
-        9 => Command::Clear { db: None },
-        _ => return Err(Malformed("unknown command")),
-    })
-}
-
-fn encode_expiry(buffer: &mut Vec<u8>, expiry: Expiry) {
-    let (kind, ms) = match expiry {
-        Expiry::Never => (0, None),
-        Expiry::Keep => (1, None),
-        Expiry::AfterMs(ms) => (2, Some(ms)),
-        Expiry::AtMs(ms) => (3, Some(ms)),
-    };
-    buffer.put_u8(kind);
-    if let Some(ms) = ms {
-        buffer.put_u64_le(ms);
-    }
-}
-
-fn decode_expiry(reader: &mut Reader) -> Result<Expiry, Malformed> {
-    Ok(match reader.u8()? {
-        0 => Expiry::Never,
-        1 => Expiry::Keep,
-        2 => Expiry::AfterMs(reader.u64()?),
-        3 => Expiry::AtMs(reader.u64()?),
-        _ => return Err(Malformed("unknown kind of expiry")),
-    })
-}
-
-fn encode_condition(buffer: &mut Vec<u8>, condition: &Condition) {
-    match condition {
-        Condition::Always => buffer.put_u8(0),
-        Condition::IfAbsent => buffer.put_u8(1),
-        Condition::IfPresent => buffer.put_u8(2),
-        Condition::IfValue(value) => {
-            buffer.put_u8(3);
-            put_bytes(buffer, value);
-        }
-        Condition::IfVersion(version) => {
-            buffer.put_u8(4);
-            buffer.put_u64_le(*version);
-        }
-    }
-}
-
-fn decode_condition(reader: &mut Reader) -> Result<Condition, Malformed> {
-    Ok(match reader.u8()? {
-        0 => Condition::Always,
-        1 => Condition::IfAbsent,
-        2 => Condition::IfPresent,
-        3 => Condition::IfValue(reader.bytes()?),
-        4 => Condition::IfVersion(reader.u64()?),
-        _ => return Err(Malformed("unknown kind of condition")),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::{Condition, DATABASES, Expiry, Guard, Key};
 
     fn every_command() -> Vec<Command> {
         let key = || Key { db: 15, name: "k".into() };

@@ -2,7 +2,8 @@
 //!
 //! A codec turns bytes into a [`Request`] and a [`Reply`] into bytes; a replica
 //! answers one with the other. Nothing here knows a wire format, the log or a
-//! clock, so a new front end needs no change below it.
+//! clock, so a new front end needs no change below it. The log and the nodes
+//! among themselves have one encoding for these words: [`bytes`](mod@bytes).
 //!
 //! The unit of work is a [`Batch`]: commands that take effect together, at one
 //! position of the log. A batch of reads alone never enters the log. A batch
@@ -10,7 +11,9 @@
 //! guards are decided where it is applied (WATCH). Most batches hold one
 //! command.
 
-use bytes::Bytes;
+pub mod bytes;
+
+use ::bytes::Bytes;
 
 /// Databases are numbered 0 to 15.
 pub const DATABASES: u8 = 16;
