@@ -15,8 +15,10 @@
 //! understood ends the connection with a [`ProtocolError`], never the process.
 //!
 //! So far only [`binary`] has a codec; RESP, HTTP and text are recognised.
+//! What nodes say to each other is on a port of its own: [`peer`].
 
 pub mod binary;
+pub mod peer;
 
 use bytes::BytesMut;
 
