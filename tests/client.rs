@@ -7,7 +7,7 @@ mod fake;
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use ::bytes::Bytes;
 use fake::{Fake, Mood, cluster};
 use raftcache::client::{Client, Error, SetOutcome};
 use raftcache::request::*;

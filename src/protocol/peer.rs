@@ -45,8 +45,10 @@
 //!        10 read index response id u64, index u64
 //!        11 timeout now        12 outdated
 //!        32 forward             id u64, term u64, timeout in µs u64, connection u64, request
-//!        33 forwarded           id u64, applied u64, reply
-//!        48–63                  left for snapshots
+//!        33 forwarded           id u64, applied id, reply
+//!        48 snapshot offer      last id, size u64
+//!        49 snapshot request    last id, offset u64
+//!        50 snapshot chunk      last id, offset u64, length u32, bytes …
 //!  clock  0 | 1, wall ms u64 | 2, estimate ms u64, wall ms u64
 //!  id     term u64 | index u64
 //! ```
@@ -98,6 +100,7 @@ impl LinkClass {
                 _ => Self::Urgent,
             },
             PeerMessage::Forward(_) | PeerMessage::Forwarded { .. } => Self::Entries,
+            PeerMessage::Snapshot(_) => Self::Snapshot,
         }
     }
 }

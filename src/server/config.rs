@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use super::os;
-use crate::raft::ReadMode;
+use crate::raft::{Membership, ReadMode};
 
 /// One node of a replicated cache that never loses an acknowledged write.
 ///
@@ -37,6 +37,35 @@ pub struct Flags {
     /// first --listen.
     #[arg(long, env = "CACHED_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+
+    /// Where the other nodes connect; may be given several times.
+    #[arg(
+        long,
+        env = "CACHED_PEER_LISTEN",
+        default_value = "127.0.0.1:4001",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub peer_listen: Vec<String>,
+
+    /// Where the other nodes reach this one, if that differs from the first
+    /// --peer-listen.
+    #[arg(long, env = "CACHED_PEER_ADVERTISE", value_name = "HOST:PORT")]
+    pub peer_advertise: Option<String>,
+
+    /// Client addresses of members of the cluster to join; may be given several
+    /// times. Means nothing once this node belongs to a cluster.
+    #[arg(long, env = "CACHED_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub join: Vec<String>,
+
+    /// For this start only: set the data directory aside (nothing is deleted)
+    /// and join the cluster of --join in the place of the lost node of this name.
+    #[arg(long, env = "CACHED_REBUILD")]
+    pub rebuild: bool,
+
+    /// Whether an empty data directory without --join may become a new cluster.
+    #[arg(long, env = "CACHED_BOOTSTRAP", value_name = "WHEN", default_value = "auto")]
+    pub bootstrap: BootstrapFlag,
 
     /// Where everything durable is kept; created if missing.
     #[arg(long, env = "CACHED_DATA_DIR", value_name = "DIR", default_value = "data")]
@@ -96,6 +125,58 @@ impl From<ReadModeFlag> for ReadMode {
     }
 }
 
+/// When a node founds a cluster of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BootstrapFlag {
+    /// If its directory is empty and it has nobody to join.
+    Auto,
+    /// Not even then.
+    Never,
+}
+
+/// What is kept for the other nodes, and how long one waits for them.
+#[derive(Debug, Clone)]
+pub struct PeerLimits {
+    /// The largest frame that is sent or taken.
+    pub frame_bytes: usize,
+    /// What waits to be written to one node's urgent link.
+    pub urgent_queue_bytes: usize,
+    /// What waits to be written to one node's link for entries. One frame is
+    /// taken in any case.
+    pub entries_queue_bytes: usize,
+    /// Connections that are accepted at a time.
+    pub incoming_connections: usize,
+    /// How long a connection may take to say whose it is.
+    pub hello_timeout: Duration,
+    /// How long dialling and being welcomed may take.
+    pub dial_timeout: Duration,
+    /// How long finding out who is at an address may take.
+    pub probe_timeout: Duration,
+    /// A connection that takes nothing for so long is dead.
+    pub stall_timeout: Duration,
+    /// How long the first rest between two dials is; it doubles.
+    pub backoff_min: Duration,
+    /// How long it gets.
+    pub backoff_max: Duration,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: 64 << 20,
+            urgent_queue_bytes: 1 << 20,
+            entries_queue_bytes: 64 << 20,
+            incoming_connections: 128,
+            hello_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(2),
+            probe_timeout: Duration::from_secs(2),
+            stall_timeout: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+}
+
 /// What one client may take of this node.
 #[derive(Debug, Clone)]
 pub struct ClientLimits {
@@ -139,6 +220,17 @@ pub struct ServerConfig {
     pub listen: Vec<String>,
     /// Where clients reach the node.
     pub advertise: String,
+    /// Where to accept the other nodes.
+    pub peer_listen: Vec<String>,
+    /// Where the other nodes reach this one. An unspecified host is filled in by
+    /// whoever is told.
+    pub peer_advertise: String,
+    /// Client addresses of whom to join.
+    pub join: Vec<String>,
+    /// Join in the place of a lost node of this name.
+    pub rebuild: bool,
+    /// Whether an empty directory may become a new cluster.
+    pub bootstrap: bool,
     /// What is durable.
     pub data_dir: PathBuf,
     /// How reads are made safe.
@@ -153,6 +245,8 @@ pub struct ServerConfig {
     pub snapshot_log_bytes: u64,
     /// What one client may take.
     pub clients: ClientLimits,
+    /// What is kept for the other nodes.
+    pub peers: PeerLimits,
 }
 
 impl TryFrom<Flags> for ServerConfig {
@@ -162,20 +256,22 @@ impl TryFrom<Flags> for ServerConfig {
         if flags.id.is_empty() || flags.id.len() > 255 {
             return Err("--id: a name has 1 to 255 bytes".into());
         }
-        let listen: Vec<String> = flags
-            .listen
-            .iter()
-            .map(|address| normalise("--listen", address))
-            .collect::<Result<_, _>>()?;
-        let first = listen.first().ok_or("--listen: at least one address is needed")?;
-        let advertise = match &flags.advertise {
-            Some(address) => normalise("--advertise", address)?,
-            None => first.clone(),
-        };
+        if flags.rebuild && flags.join.is_empty() {
+            return Err("--rebuild: from whom? Name members of the cluster with --join".into());
+        }
+        let (listen, advertise) = reached_at("--listen", &flags.listen, &flags.advertise)?;
+        let (peer_listen, peer_advertise) =
+            reached_at("--peer-listen", &flags.peer_listen, &flags.peer_advertise)?;
+        let join = flags.join.iter().map(|address| joinable(address)).collect::<Result<_, _>>()?;
         Ok(Self {
             name: flags.id,
             advertise,
             listen,
+            peer_listen,
+            peer_advertise,
+            join,
+            rebuild: flags.rebuild,
+            bootstrap: flags.bootstrap == BootstrapFlag::Auto,
             data_dir: flags.data_dir,
             read_mode: flags.read_mode.into(),
             request_timeout: Duration::from_millis(flags.request_timeout_ms),
@@ -183,8 +279,35 @@ impl TryFrom<Flags> for ServerConfig {
             segment_bytes: flags.segment_bytes,
             snapshot_log_bytes: flags.snapshot_log_bytes,
             clients: ClientLimits { connections: flags.max_connections, ..Default::default() },
+            peers: PeerLimits::default(),
         })
     }
+}
+
+/// Where to listen, and where others are told to connect.
+fn reached_at(
+    flag: &str,
+    listen: &[String],
+    advertise: &Option<String>,
+) -> Result<(Vec<String>, String), String> {
+    let listen = listen.iter().map(|address| normalise(flag, address));
+    let listen = listen.collect::<Result<Vec<_>, _>>()?;
+    let first = listen.first().ok_or_else(|| format!("{flag}: an address is needed"))?;
+    let advertise = match advertise {
+        Some(address) => normalise(&flag.replace("listen", "advertise"), address)?,
+        None => first.clone(),
+    };
+    Ok((listen, advertise))
+}
+
+/// An address to join may be what a browser would be given.
+fn joinable(address: &str) -> Result<String, String> {
+    let address = address.trim().trim_start_matches("http://").trim_end_matches('/');
+    let address = normalise("--join", address)?;
+    Ok(match address.strip_prefix("0.0.0.0:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => address,
+    })
 }
 
 /// Checks `HOST:PORT`; no host means every address of this machine.
@@ -192,6 +315,12 @@ fn normalise(flag: &str, address: &str) -> Result<String, String> {
     let wrong = || format!("{flag}: {address:?} is not HOST:PORT");
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     port.parse::<u16>().map_err(|_| wrong())?;
+    if address.len() > Membership::TEXT_LIMIT_BYTES {
+        return Err(format!(
+            "{flag}: an address has at most {} bytes",
+            Membership::TEXT_LIMIT_BYTES
+        ));
+    }
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     Ok(format!("{host}:{port}"))
 }
@@ -221,6 +350,18 @@ mod tests {
             let error = parse(&["--listen", wrong]).unwrap_err();
             assert!(error.contains("--listen") && error.contains(wrong), "{error}");
         }
+    }
+
+    #[test]
+    fn whom_to_join_is_put_in_every_usual_form() {
+        let join = |value| parse(&["--join", value]).unwrap().join;
+        assert_eq!(join("a:1,http://b:2/"), ["a:1", "b:2"]);
+        assert_eq!(join(":3001"), ["127.0.0.1:3001"]);
+        assert!(parse(&["--join", "a"]).unwrap_err().contains("--join"));
+        assert!(parse(&["--rebuild"]).unwrap_err().contains("--join"));
+        let config = parse(&["--peer-listen", ":4001", "--bootstrap", "never"]).unwrap();
+        assert_eq!(config.peer_advertise, "0.0.0.0:4001");
+        assert!(!config.bootstrap);
     }
 
     #[test]

@@ -25,11 +25,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::address;
 use super::hub::Hub;
 use crate::protocol::binary::BinaryCodec;
 use crate::protocol::{Codec, Incoming, Protocol, Recognition, Shape, recognise};
 use crate::replica::{Input, Ticket};
-use crate::request::Reply;
+use crate::request::{Reply, Request};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -210,7 +211,8 @@ impl Connection {
                     let number = state.first + state.slots.len() as u64;
                     let reply = match incoming {
                         Incoming::Answered(reply) => Some(reply),
-                        Incoming::Ask(request) => {
+                        Incoming::Ask(mut request) => {
+                            self.fill_in_host(&mut request);
                             let ticket = Ticket { connection: self.id, number };
                             hub.submit(Input::Request { ticket, request });
                             None
@@ -230,6 +232,15 @@ impl Connection {
             state.encode_answered();
         }
         took
+    }
+
+    /// A newcomer may not know how others reach it; they see where it comes from.
+    fn fill_in_host(&self, request: &mut Request) {
+        if let Request::Join { peer_address, .. } = request
+            && let Ok(source) = self.stream.peer_addr()
+        {
+            *peer_address = address::with_host(peer_address, source.ip());
+        }
     }
 
     fn recognise(&self, hub: &Hub, state: &mut State) -> bool {

@@ -43,19 +43,35 @@ pub enum Report {
     Failed(WalError),
 }
 
-/// The disk thread, from the side of the event loop.
+/// The disk thread, from the side of the event loop. A node that has not joined
+/// a cluster has no journal yet; the thread starts when there is one.
 pub struct DiskThread {
     jobs: Option<Sender<Job>>,
+    /// What the thread will be given.
+    queue: Option<Receiver<Job>>,
+    reports: UnboundedSender<Report>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl DiskThread {
-    /// Starts the thread.
-    pub fn start(wal: Wal<StdDisk>, reports: UnboundedSender<Report>) -> std::io::Result<Self> {
+    /// No thread yet; this is where its reports will go.
+    pub fn new(reports: UnboundedSender<Report>) -> Self {
         let (jobs, queue) = channel();
-        let worker = Worker { wal, queue, reports, written_bytes: 0 };
-        let thread = std::thread::Builder::new().name("disk".into()).spawn(|| worker.run())?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Self { jobs: Some(jobs), queue: Some(queue), reports, thread: None }
+    }
+
+    /// Starts the thread, once.
+    pub fn start(&mut self, wal: Wal<StdDisk>) -> std::io::Result<()> {
+        let queue = self.queue.take().expect("a node has one journal in its life");
+        let worker = Worker { wal, queue, reports: self.reports.clone(), written_bytes: 0 };
+        self.thread = Some(std::thread::Builder::new().name("disk".into()).spawn(|| worker.run())?);
+        Ok(())
+    }
+
+    /// Reports that the disk cannot be used.
+    pub fn fail(&self, error: WalError) {
+        // Nobody listens any more when the process is ending.
+        let _ = self.reports.send(Report::Failed(error));
     }
 
     /// Queues a job.
@@ -67,7 +83,7 @@ impl DiskThread {
     }
 
     /// Lets the thread finish what is queued, sync its mark, and end.
-    pub fn close(mut self) {
+    pub fn close(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //!  connections --decode--> inbox --+
-//!  disk thread --durable---------->+--> turn --> replies, written at once
-//!  timer ------------------------->+        \--> writes, to the disk thread
+//!  other nodes --frames----------->+--> turn --> replies and frames, written at once
+//!  disk thread --durable---------->+        \--> writes, to the disk thread
+//!  timer ------------------------->+
 //! ```
 //!
 //! A turn begins when something has arrived and every task that was ready has
@@ -18,17 +19,28 @@
 //! | [`config`] | flags to settings |
 //! | [`start`] | from a data directory to a replica |
 //! | [`connection`] [`hub`] | clients |
-//! | [`disk`] [`snapshots`] | the disk thread, the snapshot thread |
+//! | [`peers`] [`links`] [`incoming`] [`dial`] | the other nodes |
+//! | [`join`] | how a newcomer asks to be taken in |
+//! | [`journal`] [`disk`] [`snapshots`] | the journal, once there is one, its thread, that of snapshot files |
+//! | [`address`] | hosts that mean "wherever this comes from" |
 //! | [`os`] | every system-specific call |
 
+pub mod address;
 pub mod config;
 pub mod connection;
+pub mod dial;
 pub mod disk;
 pub mod hub;
+pub mod incoming;
+pub mod join;
+pub mod journal;
+pub mod links;
 pub mod os;
+pub mod peers;
 pub mod snapshots;
 pub mod start;
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
@@ -37,7 +49,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, sleep};
 
 pub use config::{Flags, ServerConfig};
 
@@ -45,9 +58,12 @@ use crate::protocol;
 use crate::raft::Index;
 use crate::replica::{Driver, Effects, Input};
 use crate::wal::WalError;
-use disk::{DiskThread, Job, Report};
+use disk::{Job, Report};
 use hub::Hub;
-use snapshots::SnapshotThread;
+use join::Asking;
+use journal::Journal;
+use peers::Peers;
+use start::{Opened, Started};
 
 /// How long accepting rests when the process has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -74,6 +90,18 @@ pub enum StartError {
         /// Who wants it.
         ours: String,
     },
+    /// It is nobody's, and may not become a cluster's first.
+    #[error(
+        "{0} is empty, and --bootstrap=never forbids a new cluster: name a member of an \
+         existing one with --join"
+    )]
+    Empty(PathBuf),
+    /// It was begun to join a cluster and has not.
+    #[error(
+        "{0} was begun to join a cluster and does not belong to one yet: start it with --join, \
+         or with an empty directory for a new cluster"
+    )]
+    Unjoined(PathBuf),
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] WalError),
@@ -86,34 +114,27 @@ pub enum StartError {
 /// directory is touched.
 pub fn run(config: &ServerConfig) -> Result<(), StartError> {
     os::raise_descriptor_limit();
-    let listeners = listen(config)?;
+    let clients = listen(&config.listen)?;
+    let nodes = listen(&config.peer_listen)?;
+    let config = &ServerConfig {
+        advertise: advertised(&config.advertise, &clients)?,
+        peer_advertise: advertised(&config.peer_advertise, &nodes)?,
+        ..config.clone()
+    };
     let started = start::open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(async {
-        let (reports_in, reports) = unbounded_channel();
-        let snapshots =
-            SnapshotThread::start(started.wal.disk().clone(), started.cluster, reports_in.clone())?;
-        let disk = DiskThread::start(started.wal, reports_in)?;
-        let hub = Rc::new(Hub::new(config.clients.clone(), protocol::Limits::default()));
-        let mut accepting = Vec::new();
-        for listener in listeners {
-            let listener = TcpListener::from_std(listener)?;
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&hub))));
-        }
-        log::info!("{}: serving on {}", config.name, config.listen.join(", "));
-        let driver = Driver::new(started.replica);
-        let result = EventLoop { driver, hub, disk, snapshots, pinned: None, reports, accepting }
-            .run()
-            .await;
+        let event_loop = EventLoop::begin(config, started, clients, nodes)?;
+        let result = event_loop.run().await;
         log::info!("{}: stopped", config.name);
         result
     }))
 }
 
-fn listen(config: &ServerConfig) -> Result<Vec<StdListener>, StartError> {
+fn listen(addresses: &[String]) -> Result<Vec<StdListener>, StartError> {
     let mut listeners = Vec::new();
-    for address in &config.listen {
+    for address in addresses {
         let wrong = |error| StartError::Listen(address.clone(), error);
         let listener = StdListener::bind(address).map_err(wrong)?;
         listener.set_nonblocking(true).map_err(wrong)?;
@@ -125,6 +146,14 @@ fn listen(config: &ServerConfig) -> Result<Vec<StdListener>, StartError> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// What to tell others if the system chose the port.
+fn advertised(address: &str, listeners: &[StdListener]) -> io::Result<String> {
+    match listeners.first() {
+        Some(first) => Ok(address::with_port(address, first.local_addr()?.port())),
+        None => Ok(address.to_owned()),
+    }
 }
 
 async fn accept(listener: TcpListener, hub: Rc<Hub>) {
@@ -155,22 +184,91 @@ async fn stop_signal() -> io::Result<()> {
 }
 
 struct EventLoop {
+    name: String,
     driver: Driver,
     hub: Rc<Hub>,
-    disk: DiskThread,
-    snapshots: SnapshotThread,
-    pinned: Option<Index>,
+    peers: Rc<Peers>,
+    journal: Rc<Journal>,
     reports: UnboundedReceiver<Report>,
-    accepting: Vec<tokio::task::JoinHandle<()>>,
+    /// The tasks that take in connections.
+    accepting: Vec<JoinHandle<()>>,
+    /// Whether this node finds itself a member.
+    belongs: Rc<Cell<bool>>,
+    removed: bool,
+    /// What the journal was last told to keep.
+    pinned: Option<Index>,
+    /// When a stop waits no longer.
+    stop_by: Option<Instant>,
 }
 
 impl EventLoop {
+    /// Starts everything that runs beside it.
+    fn begin(
+        config: &ServerConfig,
+        started: Started,
+        clients: Vec<StdListener>,
+        nodes: Vec<StdListener>,
+    ) -> Result<Self, StartError> {
+        let (reports_in, reports) = unbounded_channel();
+        let (wal, unjoined) = match started.journal {
+            Opened::Member(wal) => (Some(*wal), None),
+            Opened::Newcomer(unjoined) => (None, Some(unjoined)),
+        };
+        let journal = Rc::new(Journal::new(unjoined, reports_in));
+        if let Some(wal) = wal {
+            journal.start(wal)?;
+        }
+        let hub = Rc::new(Hub::new(config.clients.clone(), protocol::Limits::default()));
+        let peers = Rc::new(Peers::new(
+            started.own,
+            config.peer_advertise.clone(),
+            config.peers.clone(),
+            Rc::clone(&hub),
+            Rc::clone(&journal),
+        ));
+        let mut accepting = Vec::new();
+        for listener in clients {
+            let accept = accept(TcpListener::from_std(listener)?, Rc::clone(&hub));
+            accepting.push(spawn_local(accept));
+        }
+        for listener in nodes {
+            let accept = incoming::accept(TcpListener::from_std(listener)?, Rc::clone(&peers));
+            accepting.push(spawn_local(accept));
+        }
+        let (listens, meets) = (config.listen.join(", "), config.peer_listen.join(", "));
+        log::info!("{}: serving on {listens}, other nodes on {meets}", config.name);
+        let belongs = Rc::new(Cell::new(false));
+        if started.asks && !config.join.is_empty() {
+            let asking = Asking {
+                addresses: config.join.clone(),
+                name: config.name.clone(),
+                peer_address: config.peer_advertise.clone(),
+                belongs: Rc::clone(&belongs),
+            };
+            spawn_local(asking.run());
+        }
+        let (name, driver) = (config.name.clone(), Driver::new(started.replica));
+        let (removed, stop_by) = (false, None);
+        Ok(Self {
+            name,
+            driver,
+            hub,
+            peers,
+            journal,
+            reports,
+            accepting,
+            belongs,
+            removed,
+            pinned: None,
+            stop_by,
+        })
+    }
+
     async fn run(mut self) -> Result<(), StartError> {
         let mut stop = Box::pin(stop_signal());
-        let mut stop_by = None;
         loop {
             let effects = self.turn()?;
-            if effects.drained || stop_by.is_some_and(|by| tokio::time::Instant::now() >= by) {
+            if effects.drained || self.stop_by.is_some_and(|by| Instant::now() >= by) {
                 break;
             }
             let now = os::now().time;
@@ -180,18 +278,23 @@ impl EventLoop {
                 () = self.hub.arrival() => {}
                 Some(report) = self.reports.recv() => self.note(report)?,
                 () = sleep(wait.min(STOP_PATIENCE)) => {}
-                result = &mut stop, if stop_by.is_none() => {
+                result = &mut stop, if self.stop_by.is_none() => {
                     result?;
                     log::info!("stopping");
-                    self.accepting.iter().for_each(tokio::task::JoinHandle::abort);
-                    self.hub.submit(Input::Stop);
-                    stop_by = Some(tokio::time::Instant::now() + STOP_PATIENCE);
+                    self.stop();
                 }
             }
         }
-        self.snapshots.close();
-        self.disk.close();
+        self.peers.close();
+        self.journal.close();
         Ok(())
+    }
+
+    /// Takes in nobody any more, and ends when everything is answered.
+    fn stop(&mut self) {
+        self.accepting.iter().for_each(JoinHandle::abort);
+        self.hub.submit(Input::Stop);
+        self.stop_by = Some(Instant::now() + STOP_PATIENCE);
     }
 
     /// Takes all that has arrived, judges it, and does what comes out.
@@ -202,22 +305,42 @@ impl EventLoop {
         let arrived = self.hub.take_inbox();
         let mut effects = self.driver.turn(arrived.into_iter(), os::now);
         if let Some(write) = effects.write.take() {
-            self.disk.submit(Job::Write(write));
+            self.journal.submit(Job::Write(write));
         }
         for fetch in effects.fetch.drain(..) {
-            self.disk.submit(Job::Fetch(fetch));
+            self.journal.submit(Job::Fetch(fetch));
         }
         for job in effects.snapshots.drain(..) {
-            self.snapshots.submit(job);
+            self.journal.submit_snapshot(job);
         }
         if let Some(last) = effects.snapshot_taken.take() {
-            self.disk.submit(Job::SnapshotTaken(last));
+            self.journal.submit(Job::SnapshotTaken(last));
         }
         if std::mem::replace(&mut self.pinned, effects.pinned) != effects.pinned {
-            self.disk.submit(Job::Pin(effects.pinned));
+            self.journal.submit(Job::Pin(effects.pinned));
         }
+        self.peers.dispatch(
+            effects.peers.take(),
+            std::mem::take(&mut effects.messages),
+            std::mem::take(&mut effects.probes),
+        );
         self.hub.answer(std::mem::take(&mut effects.replies));
+        self.look_at_membership(effects.removed);
         Ok(effects)
+    }
+
+    fn look_at_membership(&mut self, removed: bool) {
+        let raft = self.driver.replica().raft();
+        self.belongs.set(raft.membership().contains(raft.id()));
+        if removed && !std::mem::replace(&mut self.removed, true) {
+            log::warn!(
+                "{}: this node was removed from its cluster; its data directory is of no more use",
+                self.name
+            );
+            if self.stop_by.is_none() {
+                self.stop();
+            }
+        }
     }
 
     fn note(&mut self, report: Report) -> Result<(), StartError> {

@@ -1,38 +1,103 @@
 //! From a data directory to a replica and its journal.
 
+use std::io;
+use std::path::Path;
+
 use super::config::ServerConfig;
-use super::{StartError, os, snapshots};
+use super::journal::Unjoined;
+use super::{StartError, address, os, snapshots};
 use crate::fsm::{Fsm, Limits};
 use crate::raft::{
     self, ClusterId, Entry, EntryId, HardState, Index, Member, Membership, NodeId, Payload, Raft,
     Recovered, Term, Write, WriteSeq,
 };
 use crate::replica::snapshots::Available;
-use crate::replica::{self, Replica};
+use crate::replica::{self, Peer, Replica};
 use crate::wal::{self, Identity, StdDisk, Wal};
 
 /// What a node starts with.
 pub struct Started {
     /// Everything above the disk.
     pub replica: Replica,
-    /// The journal, for the disk thread.
-    pub wal: Wal<StdDisk>,
-    /// Whose it is.
-    pub cluster: ClusterId,
+    /// The journal, for the disk thread, or what will have one.
+    pub journal: Opened,
+    /// What other nodes are told.
+    pub own: Peer,
+    /// Whether to ask the members at --join to be taken in.
+    pub asks: bool,
 }
 
-/// Opens the data directory, or makes it that of a new cluster of one.
+/// A data directory.
+pub enum Opened {
+    /// Of a member of a cluster.
+    Member(Box<Wal<StdDisk>>),
+    /// Of a node that is to become one.
+    Newcomer(Unjoined),
+}
+
+/// Opens the data directory, or makes it that of a new cluster of one, or of a
+/// newcomer to another cluster.
 pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
-    let disk = StdDisk::open(&config.data_dir)
-        .map_err(|error| StartError::DataDir(config.data_dir.clone(), error))?;
-    let (mut identity, cluster) = identify(config, &disk)?;
+    let unusable = |error| StartError::DataDir(config.data_dir.clone(), error);
+    if config.rebuild {
+        set_aside(&config.data_dir).map_err(unusable)?;
+    }
+    let disk = StdDisk::open(&config.data_dir).map_err(unusable)?;
+    let identity = identify(config, &disk)?;
+    let own = Peer {
+        node: identity.node,
+        cluster: identity.cluster,
+        name: config.name.clone(),
+        client_address: config.advertise.clone(),
+        rebuild: config.rebuild,
+    };
+    let (journal, recovered, state) = match identity.cluster {
+        Some(cluster) => recover(config, disk, identity, cluster)?,
+        None => {
+            log::info!("{}: asking to join at {}", config.name, config.join.join(", "));
+            let segment_bytes = config.segment_bytes;
+            let newcomer = Opened::Newcomer(Unjoined { disk, identity, segment_bytes });
+            (newcomer, Recovered::default(), State::empty())
+        }
+    };
+    // Who has any state is a member; members are not taken in again.
+    let asks = recovered == Recovered::default();
+    Ok(Started { replica: build(config, &own, recovered, state), journal, own, asks })
+}
+
+/// What the newest snapshot held.
+struct State {
+    fsm: Fsm,
+    newest: Option<Available>,
+}
+
+impl State {
+    fn empty() -> Self {
+        Self { fsm: Fsm::new(Limits::default()), newest: None }
+    }
+
+    /// The state that the journal continues from.
+    fn load(disk: &StdDisk, cluster: ClusterId, from: &Recovered) -> Result<Self, StartError> {
+        let Some(meta) = &from.snapshot else { return Ok(Self::empty()) };
+        let (fsm, size_bytes) = snapshots::load(disk, cluster, meta.last)?;
+        Ok(Self { fsm, newest: Some(Available { last: meta.last, size_bytes }) })
+    }
+}
+
+/// Opens the journal of a member. That of a founder gets its first entry.
+fn recover(
+    config: &ServerConfig,
+    disk: StdDisk,
+    mut identity: Identity,
+    cluster: ClusterId,
+) -> Result<(Opened, Recovered, State), StartError> {
     let wal_config = wal::Config {
         create: !identity.begun,
         segment_bytes: config.segment_bytes,
         ..wal::Config::new(identity.node, cluster)
     };
     let (mut wal, mut recovered) = Wal::open(disk.clone(), wal_config)?;
-    if recovered == Recovered::default() {
+    if identity.founder && recovered == Recovered::default() {
         recovered = bootstrap(config, identity.node, &mut wal)?;
         log::info!("{}: a new cluster of one, {cluster}", config.name);
     }
@@ -40,52 +105,71 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
         identity.begun = true;
         identity.save(&disk)?;
     }
-    let (fsm, newest) = load_newest(&disk, cluster, &recovered)?;
-    let replica = build(config, &identity, cluster, recovered, fsm, newest);
-    Ok(Started { replica, wal, cluster })
-}
-
-/// The state that the journal continues from.
-fn load_newest(
-    disk: &StdDisk,
-    cluster: ClusterId,
-    recovered: &Recovered,
-) -> Result<(Fsm, Option<Available>), StartError> {
-    let Some(meta) = &recovered.snapshot else {
-        return Ok((Fsm::new(Limits::default()), None));
-    };
-    let (fsm, size_bytes) = snapshots::load(disk, cluster, meta.last)?;
-    Ok((fsm, Some(Available { last: meta.last, size_bytes })))
+    let state = State::load(&disk, cluster, &recovered)?;
+    Ok((Opened::Member(Box::new(wal)), recovered, state))
 }
 
 /// Who this directory is, making it somebody if it is empty.
-fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<(Identity, ClusterId), StartError> {
-    let mut identity = match Identity::load(disk)? {
-        Some(identity) if identity.name == config.name => identity,
-        Some(identity) => {
-            return Err(StartError::OtherName {
-                dir: config.data_dir.clone(),
-                theirs: identity.name,
-                ours: config.name.clone(),
-            });
+fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<Identity, StartError> {
+    let dir = || config.data_dir.clone();
+    match Identity::load(disk)? {
+        Some(identity) if identity.name != config.name => Err(StartError::OtherName {
+            dir: dir(),
+            theirs: identity.name,
+            ours: config.name.clone(),
+        }),
+        // Somebody may count on it by now: it founds no cluster any more.
+        Some(identity) if identity.cluster.is_none() && config.join.is_empty() => {
+            Err(StartError::Unjoined(dir()))
         }
-        None => Identity {
-            node: NodeId(os::random_u128()),
-            cluster: None,
-            begun: false,
-            name: config.name.clone(),
-        },
-    };
-    let cluster = match identity.cluster {
-        Some(cluster) => cluster,
+        Some(identity) => Ok(identity),
         None => {
-            let cluster = ClusterId(os::random_u128());
-            identity.cluster = Some(cluster);
+            let founds = config.join.is_empty();
+            if founds && !config.bootstrap {
+                return Err(StartError::Empty(dir()));
+            }
+            let identity = Identity {
+                node: NodeId(os::random_u128()),
+                cluster: founds.then(|| ClusterId(os::random_u128())),
+                founder: founds,
+                begun: false,
+                name: config.name.clone(),
+            };
             identity.save(disk)?;
-            cluster
+            Ok(identity)
         }
+    }
+}
+
+/// Renames the directory of a node that is rebuilt to `DIR.old-N`. One that
+/// belongs to no cluster has nothing to keep, and goes on: a rebuild that was
+/// interrupted is not begun again under yet another identity.
+fn set_aside(dir: &Path) -> io::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    // Held until it has its new name, so that no other process uses it.
+    let disk = StdDisk::open(dir)?;
+    let is_new = match Identity::load(&disk) {
+        Ok(None) => true,
+        Ok(Some(identity)) => identity.cluster.is_none(),
+        // What cannot be read is what a rebuild is for.
+        Err(_) => false,
     };
-    Ok((identity, cluster))
+    if is_new {
+        return Ok(());
+    }
+    let name = dir.file_name().ok_or_else(|| io::Error::other("it has no name to change"))?;
+    let numbered = |n: u32| {
+        let mut name = name.to_owned();
+        name.push(format!(".old-{n}"));
+        dir.with_file_name(name)
+    };
+    let free = (1..).map(numbered).find(|path| !path.exists());
+    let free = free.ok_or_else(|| io::Error::other("there is no name left"))?;
+    std::fs::rename(dir, &free)?;
+    log::warn!("the old data directory is {} now; delete it when all is well", free.display());
+    Ok(())
 }
 
 /// The first entry of a cluster: its first member.
@@ -97,8 +181,8 @@ fn bootstrap(
     let mut membership = Membership::default();
     let member = Member {
         name: config.name.clone(),
-        peer_address: String::new(),
-        client_address: config.advertise.clone(),
+        peer_address: address::with_own_host(&config.peer_advertise),
+        client_address: address::with_own_host(&config.advertise),
         voter: true,
     };
     membership.insert(node, member);
@@ -110,23 +194,120 @@ fn bootstrap(
     Ok(Recovered { hard_state, snapshot: None, entries })
 }
 
-fn build(
-    config: &ServerConfig,
-    identity: &Identity,
-    cluster: ClusterId,
-    recovered: Recovered,
-    fsm: Fsm,
-    newest: Option<Available>,
-) -> Replica {
+fn build(config: &ServerConfig, own: &Peer, recovered: Recovered, state: State) -> Replica {
     let seed = os::random_u128() as u64;
     let raft_config =
-        raft::Config { read_mode: config.read_mode, ..raft::Config::new(identity.node, seed) };
+        raft::Config { read_mode: config.read_mode, ..raft::Config::new(own.node, seed) };
     let raft = Raft::new(raft_config, recovered, os::now().time);
     let replica_config = replica::Config {
-        cluster: Some(cluster),
+        cluster: own.cluster,
         request_timeout: config.request_timeout,
         snapshot_log_bytes: config.snapshot_log_bytes,
+        peer_address: config.peer_advertise.clone(),
+        client_address: own.client_address.clone(),
         ..replica::Config::new(config.name.clone(), config.memory_limit_bytes)
     };
-    Replica::new(replica_config, raft, fsm, newest)
+    Replica::new(replica_config, raft, state.fsm, state.newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::server::Flags;
+
+    fn config(dir: &Path, args: &[&str]) -> ServerConfig {
+        let dir = ["cached", "--id", "a", "--data-dir", dir.to_str().unwrap()];
+        let args = dir.into_iter().chain(args.iter().copied());
+        Flags::try_parse_from(args).unwrap().try_into().unwrap()
+    }
+
+    fn start(dir: &Path, args: &[&str]) -> Result<Started, StartError> {
+        open(&config(dir, args))
+    }
+
+    fn is_newcomer(started: &Started) -> bool {
+        assert_eq!(started.own.cluster.is_none(), matches!(started.journal, Opened::Newcomer(_)));
+        started.own.cluster.is_none()
+    }
+
+    #[test]
+    fn who_has_nobody_to_join_founds_a_cluster_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = start(temp.path(), &[]).unwrap();
+        assert!(!is_newcomer(&first) && !first.asks);
+        assert_eq!(first.replica.raft().last(), EntryId::new(1, 1));
+        let own = first.own.clone();
+        drop(first);
+        // From now on --join means nothing.
+        let again = start(temp.path(), &["--join", "b:1"]).unwrap();
+        assert_eq!((again.own.node, again.own.cluster), (own.node, own.cluster));
+        assert!(!again.asks);
+    }
+
+    #[test]
+    fn a_service_may_forbid_a_new_cluster() {
+        let temp = tempfile::tempdir().unwrap();
+        let error = start(temp.path(), &["--bootstrap", "never"]).err().unwrap();
+        assert!(error.to_string().contains("--join"), "{error}");
+        start(temp.path(), &["--bootstrap", "never", "--join", "b:1"]).unwrap();
+    }
+
+    #[test]
+    fn a_newcomer_stays_who_it_is_and_founds_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = start(temp.path(), &["--join", "b:1"]).unwrap();
+        assert!(is_newcomer(&first) && first.asks);
+        assert!(first.replica.raft().membership().is_empty());
+        let node = first.own.node;
+        drop(first);
+        let again = start(temp.path(), &["--join", "b:1"]).unwrap();
+        assert!(is_newcomer(&again));
+        assert_eq!(again.own.node, node, "somebody may count on it by now");
+        drop(again);
+        let error = start(temp.path(), &[]).err().unwrap();
+        assert!(matches!(error, StartError::Unjoined(_)), "{error}");
+    }
+
+    /// [Killed between its adoption and its first entry, a newcomer with an
+    /// empty journal takes itself for a founder: a second cluster of one id.]
+    #[test]
+    fn who_was_taken_in_founds_nothing_either() {
+        for begun in [false, true] {
+            let temp = tempfile::tempdir().unwrap();
+            let disk = StdDisk::open(temp.path()).unwrap();
+            let name = "a".to_owned();
+            let (node, cluster) = (NodeId(7), Some(ClusterId(9)));
+            let identity = Identity { node, cluster, founder: false, begun, name };
+            identity.save(&disk).unwrap();
+            if begun {
+                let config = wal::Config { create: true, ..wal::Config::new(node, ClusterId(9)) };
+                Wal::open(disk.clone(), config).unwrap();
+            }
+            drop(disk);
+            let started = start(temp.path(), &["--join", "b:1"]).unwrap();
+            assert!(started.replica.raft().membership().is_empty());
+            assert!(started.asks, "it is not in any log it knows");
+            assert_eq!(started.own.cluster, cluster);
+        }
+    }
+
+    #[test]
+    fn a_rebuild_sets_the_old_directory_aside_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("data");
+        let args = ["--join", "b:1", "--rebuild"];
+        let old = start(&dir, &[]).unwrap().own.node;
+        let rebuilt = start(&dir, &args).unwrap();
+        assert!(is_newcomer(&rebuilt) && rebuilt.own.rebuild);
+        let node = rebuilt.own.node;
+        assert_ne!(node, old, "an identity is never used again");
+        drop(rebuilt);
+        // Interrupted before it was taken in, it goes on where it was.
+        assert_eq!(start(&dir, &args).unwrap().own.node, node);
+        let aside = StdDisk::open(temp.path().join("data.old-1")).unwrap();
+        assert_eq!(Identity::load(&aside).unwrap().unwrap().node, old);
+        assert!(!temp.path().join("data.old-2").exists());
+    }
 }

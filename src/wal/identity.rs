@@ -12,7 +12,10 @@
 //!
 //! 1. the identity, before anybody hears of it: [a node that forgets who it was
 //!    after it joined would come back as another one under the same name];
-//! 2. the cluster it belongs to;
+//! 2. the cluster it belongs to, and whether it founded it (`joined` is 0: none,
+//!    1: founded, 2: taken in): [an empty journal of a founder is to be given
+//!    its first entry; one that was taken in and did so would be a second
+//!    cluster of the same id];
 //! 3. the journal (opened with `create`, as long as `begun` is false);
 //! 4. `begun`: from now on a missing journal is damage, not a first start.
 
@@ -38,6 +41,8 @@ pub struct Identity {
     pub node: NodeId,
     /// The cluster it belongs to, once it does.
     pub cluster: Option<ClusterId>,
+    /// Whether that cluster began here. False while it belongs to none.
+    pub founder: bool,
     /// Whether it has a journal.
     pub begun: bool,
     /// What people call the node.
@@ -90,7 +95,11 @@ impl Identity {
         assert!(self.name.len() <= NAME_LIMIT_BYTES, "names are checked where they come in");
         let mut body = Vec::new();
         body.put_u128_le(self.node.0);
-        body.put_u8(u8::from(self.cluster.is_some()));
+        body.put_u8(match (self.cluster, self.founder) {
+            (None, _) => 0,
+            (Some(_), true) => 1,
+            (Some(_), false) => 2,
+        });
         body.put_u128_le(self.cluster.map_or(0, |cluster| cluster.0));
         body.put_u8(u8::from(self.begun));
         put_bytes(&mut body, self.name.as_bytes());
@@ -115,12 +124,16 @@ impl Identity {
         }
         let mut reader = Reader::new(body);
         let node = NodeId(reader.u128()?);
-        let joined = reader.bool()?;
+        let joined = reader.u8()?;
+        if joined > 2 {
+            return Err(Malformed("an unknown way of belonging to a cluster"));
+        }
         let cluster = ClusterId(reader.u128()?);
         let begun = reader.bool()?;
         let name = reader.string()?;
         reader.finish()?;
-        Ok(Self { node, cluster: joined.then_some(cluster), begun, name })
+        let (cluster, founder) = ((joined > 0).then_some(cluster), joined == 1);
+        Ok(Self { node, cluster, founder, begun, name })
     }
 }
 
@@ -131,7 +144,7 @@ mod tests {
 
     fn identity(begun: bool) -> Identity {
         let cluster = begun.then_some(ClusterId(9));
-        Identity { node: NodeId(7), cluster, begun, name: "alpha".to_owned() }
+        Identity { node: NodeId(7), cluster, founder: begun, begun, name: "alpha".to_owned() }
     }
 
     #[test]
@@ -155,6 +168,14 @@ mod tests {
                 assert_eq!(Identity::load(&image.crash(Crash::Lost)).unwrap(), found);
             }
         }
+    }
+
+    #[test]
+    fn who_was_taken_in_is_no_founder() {
+        let disk = FaultyDisk::default();
+        let taken_in = Identity { founder: false, ..identity(true) };
+        taken_in.save(&disk).unwrap();
+        assert_eq!(Identity::load(&disk).unwrap(), Some(taken_in));
     }
 
     #[test]

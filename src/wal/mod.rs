@@ -182,6 +182,11 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
+    /// Whose log it is.
+    pub fn cluster(&self) -> ClusterId {
+        self.config.cluster
+    }
+
     /// The directory, for snapshot files.
     pub fn disk(&self) -> &D {
         &self.disk

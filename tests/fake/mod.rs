@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use ::bytes::{Bytes, BytesMut};
 use raftcache::protocol::binary::BinaryCodec;
 use raftcache::protocol::{Codec, Incoming};
 use raftcache::request::*;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::PeerError;
-use crate::encoding::{Malformed, Reader};
+use crate::encoding::{Malformed, Reader, put_bytes};
 use crate::raft::entry::encode_id;
 use crate::raft::message::{
     Append, AppendResponse, Heartbeat, HeartbeatResponse, PreVote, PreVoteResponse, ReadIndex,
@@ -13,7 +13,7 @@ use crate::raft::message::{
 };
 use crate::raft::{ClusterId, Entry, EntryId, Envelope, Index, Message, NodeId, ReadId, Term};
 use crate::replica::clock::Reading;
-use crate::replica::{Forward, PeerMessage};
+use crate::replica::{Answered, Forward, PeerMessage, SnapshotMessage};
 use crate::request::bytes::{decode_reply, decode_request, encode_reply, encode_request};
 
 /// Length and checksum.
@@ -42,6 +42,9 @@ const TIMEOUT_NOW: u8 = 11;
 const OUTDATED: u8 = 12;
 const FORWARD: u8 = 32;
 const FORWARDED: u8 = 33;
+const SNAPSHOT_OFFER: u8 = 48;
+const SNAPSHOT_REQUEST: u8 = 49;
+const SNAPSHOT_CHUNK: u8 = 50;
 
 /// Between whom a connection is. Every frame's checksum starts from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,11 +134,27 @@ fn encode_message(ends: &Ends, message: &PeerMessage, buffer: &mut Vec<u8>) {
             buffer.put_u64_le(forward.connection);
             encode_request(buffer, &forward.request);
         }
-        PeerMessage::Forwarded { id, reply, applied } => {
+        PeerMessage::Forwarded { id, answer } => {
             buffer.put_u8(FORWARDED);
             buffer.put_u64_le(*id);
-            buffer.put_u64_le(applied.0);
-            encode_reply(buffer, reply);
+            encode_id(answer.applied, buffer);
+            encode_reply(buffer, &answer.reply);
+        }
+        PeerMessage::Snapshot(SnapshotMessage::Offer { last, size_bytes }) => {
+            buffer.put_u8(SNAPSHOT_OFFER);
+            encode_id(*last, buffer);
+            buffer.put_u64_le(*size_bytes);
+        }
+        PeerMessage::Snapshot(SnapshotMessage::Request { last, offset }) => {
+            buffer.put_u8(SNAPSHOT_REQUEST);
+            encode_id(*last, buffer);
+            buffer.put_u64_le(*offset);
+        }
+        PeerMessage::Snapshot(SnapshotMessage::Chunk { last, offset, bytes }) => {
+            buffer.put_u8(SNAPSHOT_CHUNK);
+            encode_id(*last, buffer);
+            buffer.put_u64_le(*offset);
+            put_bytes(buffer, bytes);
         }
     }
 }
@@ -159,9 +178,21 @@ fn decode_message(ends: &Ends, reader: &mut Reader) -> Result<PeerMessage, Malfo
         }),
         FORWARDED => PeerMessage::Forwarded {
             id: reader.u64()?,
-            applied: index(reader)?,
-            reply: decode_reply(reader)?,
+            answer: Answered { applied: id(reader)?, reply: decode_reply(reader)? },
         },
+        SNAPSHOT_OFFER => PeerMessage::Snapshot(SnapshotMessage::Offer {
+            last: id(reader)?,
+            size_bytes: reader.u64()?,
+        }),
+        SNAPSHOT_REQUEST => PeerMessage::Snapshot(SnapshotMessage::Request {
+            last: id(reader)?,
+            offset: reader.u64()?,
+        }),
+        SNAPSHOT_CHUNK => PeerMessage::Snapshot(SnapshotMessage::Chunk {
+            last: id(reader)?,
+            offset: reader.u64()?,
+            bytes: reader.bytes()?,
+        }),
         _ => return Err(Malformed("unknown kind of frame")),
     })
 }

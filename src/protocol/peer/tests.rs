@@ -14,7 +14,7 @@ use crate::raft::{
     ClusterId, Entry, EntryId, Envelope, Index, Member, Membership, NodeId, Payload, ReadId, Term,
 };
 use crate::replica::clock::Reading;
-use crate::replica::{Forward, Peer};
+use crate::replica::{Answered, Forward, Peer, SnapshotMessage};
 use crate::request::{Answer, Batch, Command, Consistency, Item, Key, Reply, Request};
 
 const LIMIT: usize = 1 << 20;
@@ -115,8 +115,18 @@ fn every_message() -> Vec<(&'static str, PeerMessage)> {
         ("timeout now", raft(Message::TimeoutNow, None)),
         ("outdated", raft(Message::Outdated, None)),
         ("forward", PeerMessage::Forward(forward)),
-        ("forwarded", PeerMessage::Forwarded { id: 1, reply, applied: Index(5) }),
+        ("forwarded", forwarded(1, reply, EntryId::new(3, 5))),
+        ("snapshot offer", PeerMessage::Snapshot(SnapshotMessage::Offer { last, size_bytes: 9 })),
+        ("snapshot request", PeerMessage::Snapshot(SnapshotMessage::Request { last, offset: 7 })),
+        (
+            "snapshot chunk",
+            PeerMessage::Snapshot(SnapshotMessage::Chunk { last, offset: 7, bytes: "xy".into() }),
+        ),
     ]
+}
+
+fn forwarded(id: u64, reply: Reply, applied: EntryId) -> PeerMessage {
+    PeerMessage::Forwarded { id, answer: Answered { reply, applied } }
 }
 
 fn encoded(message: &PeerMessage) -> Vec<u8> {
@@ -194,8 +204,8 @@ fn strangers_and_other_versions_are_told_apart() {
     };
     assert_eq!(with(8, 2), Err(PeerError::OtherVersion(2)));
     assert!(matches!(with(11, 0xff), Err(PeerError::OverLimit { .. })));
-    for at in 12..good.len() {
-        assert_eq!(with(at, good[at] ^ 1), Err(PeerError::Checksum), "byte {at}");
+    for (at, byte) in good.iter().enumerate().skip(12) {
+        assert_eq!(with(at, byte ^ 1), Err(PeerError::Checksum), "byte {at}");
     }
 }
 
@@ -265,7 +275,7 @@ fn numbers_that_leave_no_room_are_refused() {
     refused(raft(append(EntryId::ZERO, vec![], Index(u64::MAX)), None));
     let reading = Reading { estimate_ms: Some(HUGE), wall_ms: 0 };
     refused(raft(Message::Outdated, Some(reading)));
-    refused(PeerMessage::Forwarded { id: 0, reply: Reply::Done, applied: Index(HUGE) });
+    refused(forwarded(0, Reply::Done, EntryId::new(1, HUGE)));
     let outdated = Message::Outdated;
     let envelope = Envelope { from: FROM, to: TO, term: Term(HUGE), message: outdated };
     refused(PeerMessage::Raft { envelope, clock: None });
@@ -286,8 +296,11 @@ fn commands_share_the_memory_of_their_frame() {
 #[test]
 fn what_is_large_has_a_link_of_its_own() {
     for (name, frame) in every_message() {
-        let large = ["append", "forward", "forwarded"].contains(&name);
-        let expected = if large { LinkClass::Entries } else { LinkClass::Urgent };
+        let expected = match name {
+            "append" | "forward" | "forwarded" => LinkClass::Entries,
+            "snapshot offer" | "snapshot request" | "snapshot chunk" => LinkClass::Snapshot,
+            _ => LinkClass::Urgent,
+        };
         assert_eq!(LinkClass::of(&frame), expected, "{name}");
     }
 }
@@ -332,11 +345,14 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         let envelope = Envelope { from: FROM, to: TO, term: Term(term), message };
         PeerMessage::Raft { envelope, clock }
     });
-    let forwarded = (any::<u64>(), index(), ".{0,20}").prop_map(|(id, applied, text)| {
-        let reply = Reply::Error(crate::request::ErrorKind::Busy, text);
-        PeerMessage::Forwarded { id, reply, applied }
+    let answered = (any::<u64>(), an_id(), ".{0,20}").prop_map(|(id, applied, text)| {
+        forwarded(id, Reply::Error(crate::request::ErrorKind::Busy, text), applied)
     });
-    prop_oneof![raft, forwarded]
+    let bytes = proptest::collection::vec(any::<u8>(), 0..100);
+    let chunk = (an_id(), any::<u64>(), bytes).prop_map(|(last, offset, bytes)| {
+        PeerMessage::Snapshot(SnapshotMessage::Chunk { last, offset, bytes: bytes.into() })
+    });
+    prop_oneof![raft, answered, chunk]
 }
 
 proptest! {
