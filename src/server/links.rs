@@ -208,7 +208,7 @@ impl Link {
             if self.lose() {
                 return;
             }
-            peers.complain(format!("{}", self.to), log::Level::Info, &why);
+            peers.complain(format!("node {}", self.to), log::Level::Info, &why);
             // One that lasted was no failure to connect.
             if dialled_at.elapsed() > most + peers.limits.dial_timeout {
                 backoff = least;
@@ -236,7 +236,12 @@ impl Link {
         let stream = Rc::new(stream);
         {
             let mut state = self.state.borrow_mut();
-            log::debug!("{} {:?}: connected to {address}", self.to, self.class);
+            // The operator has read that it could not be reached.
+            let level = match self.class {
+                LinkClass::Urgent => log::Level::Info,
+                _ => log::Level::Debug,
+            };
+            log::log!(level, "node {}: connected to {address}", self.to);
             state.stream = Some(Rc::clone(&stream));
             (state.address, state.stuck_since) = (address, Instant::now());
             self.flush(&mut state);

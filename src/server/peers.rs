@@ -38,6 +38,9 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// So many different complaints are told apart.
 const COMPLAINTS: usize = 256;
 
+/// So many probes are under way at a time.
+const PROBES: usize = 32;
+
 /// So many addresses of nodes that the log does not know are kept.
 const HEARD: usize = 64;
 
@@ -56,6 +59,7 @@ pub struct Peers {
     heard: RefCell<BTreeMap<NodeId, String>>,
     links: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Link>>>,
     incoming: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Notify>>>,
+    probing: Cell<usize>,
     complaints: RefCell<BTreeMap<String, Instant>>,
 }
 
@@ -80,6 +84,7 @@ impl Peers {
             heard: RefCell::default(),
             links: RefCell::default(),
             incoming: RefCell::default(),
+            probing: Cell::new(0),
             complaints: RefCell::default(),
         }
     }
@@ -185,13 +190,22 @@ impl Peers {
     }
 
     async fn probe(self: Rc<Self>, probe: Probe) {
-        let hello = self.hello(LinkClass::Urgent, None);
-        let found = dial(&probe.address, &hello, self.limits.probe_timeout).await;
-        let found = found.map(|(_, peer)| {
-            let client_address = address::with_host_of(&peer.client_address, &probe.address);
-            Peer { client_address, ..peer }
-        });
+        let found = if self.probing.get() < PROBES {
+            self.probing.set(self.probing.get() + 1);
+            let found = self.ask_who_is_at(&probe.address).await;
+            self.probing.set(self.probing.get() - 1);
+            found
+        } else {
+            Err(format!("cannot look for {}: {PROBES} others are being looked for", probe.address))
+        };
         self.hub.submit(Input::Probed { id: probe.id, found });
+    }
+
+    async fn ask_who_is_at(&self, address: &str) -> Result<Peer, String> {
+        let hello = self.hello(LinkClass::Urgent, None);
+        let (_, peer) = dial(address, &hello, self.limits.probe_timeout).await?;
+        let client_address = address::with_host_of(&peer.client_address, address);
+        Ok(Peer { client_address, ..peer })
     }
 
     /// Whether a hello is for us: between whom the connection is, if it is more
