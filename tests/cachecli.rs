@@ -1,7 +1,8 @@
 //! `cachecli` as people run it, against fake nodes.
 
-#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+#[expect(dead_code, reason = "the tests of the client use the rest")]
 mod fake;
 
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! The client against fake nodes: pipelines, sessions, and the rule by which it
 //! goes on to the next address.
 
-#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod fake;
 

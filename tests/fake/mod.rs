@@ -4,8 +4,7 @@
 //! mood, by which tests make it refuse, vanish or swallow its replies. It lives
 //! on a thread of its own, so that tests may block on child processes.
 
-#![allow(dead_code, reason = "each test crate uses a part")]
-#![allow(clippy::unwrap_used, reason = "a fake that cannot go on fails its test")]
+#![expect(clippy::unwrap_used, reason = "a fake that cannot go on fails its test")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
