@@ -184,10 +184,9 @@ pub struct ClientLimits {
     pub connections: usize,
     /// Requests of one connection that may be unanswered; then it is not read.
     pub pipeline_requests: usize,
-    /// Replies that one connection has not taken; then it is not read.
+    /// Replies that one connection has not taken; then it is not read, and the
+    /// replies behind wait as what they are, not as bytes.
     pub output_pause_bytes: usize,
-    /// Replies that one connection has not taken; then it is closed.
-    pub output_close_bytes: usize,
     /// Unfinished requests and untaken replies of all connections together; the
     /// connection that would exceed it is closed.
     pub buffers_total_bytes: usize,
@@ -203,7 +202,6 @@ impl Default for ClientLimits {
             connections: 10_000,
             pipeline_requests: 1024,
             output_pause_bytes: 1 << 20,
-            output_close_bytes: 32 << 20,
             buffers_total_bytes: 512 << 20,
             slow_reader_timeout: Duration::from_secs(60),
             partial_request_timeout: Duration::from_secs(30),

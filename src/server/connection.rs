@@ -7,7 +7,9 @@
 //! take over writing.
 //!
 //! Replies go out in the order of the requests: each request has a slot, and
-//! what is encoded is always the run of answered slots at the front.
+//! what is encoded is always the run of answered slots at the front, as far as
+//! the client takes it. A reply that waits in its slot shares its value with the
+//! data set; once encoded it is a copy.
 //!
 //! Everything here is bounded: unanswered requests and untaken replies pause
 //! reading, more close the connection, and what all connections hold together
@@ -26,14 +28,18 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::address;
+use super::config::ClientLimits;
 use super::hub::Hub;
 use crate::protocol::binary::BinaryCodec;
-use crate::protocol::{Codec, Incoming, Protocol, Recognition, Shape, recognise};
+use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, Shape, recognise};
 use crate::replica::{Input, Ticket};
-use crate::request::{Reply, Request};
+use crate::request::{Answer, Reply, Request};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
+
+/// How much is written to one client before others have their turn.
+const WRITE_BYTES: usize = 4 << 20;
 
 /// How long the first bytes may leave open what is spoken.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +69,10 @@ struct State {
     first: u64,
     input: BytesMut,
     output: BytesMut,
+    /// Bytes of values in the slots.
+    held_bytes: usize,
+    /// What the client is told once everything before it is answered.
+    farewell: Option<ProtocolError>,
     /// No more is read; it ends when everything is answered and written.
     closing: bool,
     /// It ends now.
@@ -75,15 +85,38 @@ struct Slot {
 }
 
 impl State {
-    fn encode_answered(&mut self) {
+    /// Fills the output with what is answered, up to where reading pauses.
+    fn encode_answered(&mut self, limits: &ClientLimits) {
         let Some(codec) = &mut self.codec else { return };
-        while let Some(Slot { reply: Some(_), .. }) = self.slots.front() {
-            let slot = self.slots.pop_front().expect("there is a first one");
+        while self.output.len() < limits.output_pause_bytes
+            && let Some(slot) = self.slots.pop_front_if(|slot| slot.reply.is_some())
+        {
             self.first += 1;
             let reply = slot.reply.expect("it is answered");
+            self.held_bytes -= held_bytes(&reply);
             codec.encode(slot.shape, &reply, &mut self.output);
         }
+        if self.slots.is_empty()
+            && let Some(error) = self.farewell.take()
+        {
+            codec.farewell(&error, &mut self.output);
+        }
     }
+
+    /// Whether there is something to write, encoded or not.
+    fn has_unwritten(&self) -> bool {
+        !self.output.is_empty() || self.slots.front().is_some_and(|slot| slot.reply.is_some())
+    }
+}
+
+/// What a reply keeps from being freed.
+fn held_bytes(reply: &Reply) -> usize {
+    let Reply::Answers(answers) = reply else { return 0 };
+    let size = |answer: &Answer| match answer {
+        Answer::Item(Some(item)) => item.value.len(),
+        _ => 0,
+    };
+    answers.iter().map(size).sum()
 }
 
 impl Connection {
@@ -144,7 +177,7 @@ impl Connection {
     fn wants(&self, hub: &Hub) -> (bool, bool, bool) {
         let state = self.state.borrow();
         let limits = &hub.limits;
-        let unwritten = !state.output.is_empty();
+        let unwritten = state.has_unwritten();
         let has_room = state.slots.len() < limits.pipeline_requests
             && state.output.len() < limits.output_pause_bytes;
         let done = state.broken || (state.closing && state.slots.is_empty() && !unwritten);
@@ -172,7 +205,7 @@ impl Connection {
         let untaken_patience =
             if state.closing { FAREWELL_TIMEOUT } else { hub.limits.slow_reader_timeout };
         let partial = since(partial_since, !state.input.is_empty() && !state.closing);
-        let untaken = since(untaken_since, !state.output.is_empty());
+        let untaken = since(untaken_since, state.has_unwritten());
         let partial = partial.map(|since| since + patience);
         let untaken = untaken.map(|since| since + untaken_patience);
         partial.into_iter().chain(untaken).min()
@@ -222,14 +255,11 @@ impl Connection {
                 }
                 Err(error) => {
                     log::info!("connection {} is closed: {error}", self.id);
-                    codec.farewell(&error, &mut state.output);
+                    state.farewell = Some(error);
                     state.closing = true;
                     break;
                 }
             }
-        }
-        if state.slots.front().is_some_and(|slot| slot.reply.is_some()) {
-            state.encode_answered();
         }
         took
     }
@@ -264,14 +294,12 @@ impl Connection {
         }
     }
 
-    /// A request is answered. What can be written is encoded, not yet written.
+    /// A request is answered. Nothing is written yet.
     pub fn answer(&self, number: u64, reply: Reply) {
         let mut state = self.state.borrow_mut();
         let place = usize::try_from(number - state.first).expect("slots are in memory");
+        state.held_bytes += held_bytes(&reply);
         state.slots[place].reply = Some(reply);
-        if place == 0 {
-            state.encode_answered();
-        }
     }
 
     /// After a turn: writes what it has to, and lets the task see to the rest.
@@ -279,7 +307,7 @@ impl Connection {
         let flushed = self.flush(hub);
         let mut state = self.state.borrow_mut();
         state.broken |= flushed.is_err();
-        if state.broken || state.closing || !state.output.is_empty() || self.paused.get() {
+        if state.broken || state.closing || state.has_unwritten() || self.paused.get() {
             self.wake.notify_one();
         }
     }
@@ -287,10 +315,17 @@ impl Connection {
     /// Writes what the socket takes. True if it took something.
     fn flush(&self, hub: &Hub) -> io::Result<bool> {
         let mut state = self.state.borrow_mut();
-        let before = state.output.len();
-        while !state.output.is_empty() {
+        let mut took_bytes = 0;
+        while took_bytes < WRITE_BYTES {
+            state.encode_answered(&hub.limits);
+            if state.output.is_empty() {
+                break;
+            }
             match self.stream.try_write(&state.output) {
-                Ok(count) => state.output.advance(count),
+                Ok(count) => {
+                    state.output.advance(count);
+                    took_bytes += count;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -298,22 +333,17 @@ impl Connection {
         if state.output.is_empty() && state.output.capacity() > READ_BYTES {
             state.output = BytesMut::new();
         }
-        if state.output.len() > hub.limits.output_close_bytes {
-            log::warn!("connection {} does not take its replies: closed", self.id);
-            state.broken = true;
-        }
         // A request that was whole may have waited for a place in the pipeline.
         if !state.input.is_empty() && !state.closing {
             self.decode(hub, &mut state);
         }
-        let took = state.output.len() < before;
         self.count(hub, &mut state);
-        Ok(took)
+        Ok(took_bytes > 0)
     }
 
     /// Counts what this connection holds; ends it if all hold too much.
     fn count(&self, hub: &Hub, state: &mut State) {
-        let holds = state.input.len() + state.output.len();
+        let holds = state.input.len() + state.output.len() + state.held_bytes;
         let before = self.counted_bytes.replace(holds);
         if !hub.count(before, holds) && holds > before && holds > READ_BYTES {
             log::warn!("connection {} is closed: all buffers together are full", self.id);
