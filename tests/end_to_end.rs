@@ -1,0 +1,18 @@
+//! The product as people run it: real processes, real sockets, a real disk.
+//!
+//! What a process kill can show is shown here: nothing acknowledged is lost,
+//! whatever the moment. What it cannot show, because the page cache outlives the
+//! process, is the matter of `wal_crash`, which cuts the power.
+
+mod cluster;
+
+#[path = "end_to_end/bad_input.rs"]
+mod bad_input;
+#[path = "end_to_end/many_nodes.rs"]
+mod many_nodes;
+#[path = "end_to_end/one_node.rs"]
+mod one_node;
+#[path = "end_to_end/start.rs"]
+mod start;
+#[path = "end_to_end/wire.rs"]
+mod wire;
