@@ -1,0 +1,101 @@
+# Starting, watching and stopping the nodes of a cluster on this machine.
+#
+# To be sourced; the Makefile says how many nodes there are and where:
+#
+#   NODES      how many
+#   HOST       where they listen
+#   PORT_BASE  node1 serves clients here, node2 one above, and so on
+#   PEER_BASE  the same for peers
+#   DATA       each node keeps its data in a directory below this one
+#   CACHED, CACHECLI   the two programs
+#
+# A cluster of one has no peers and needs no peer address. With more, each node
+# but the first joins whoever is there; one that is a member already knows.
+
+: "${NODES:?}" "${HOST:?}" "${PORT_BASE:?}" "${PEER_BASE:?}" "${DATA:?}"
+: "${CACHED:?}" "${CACHECLI:?}"
+
+# Longest that anything here may take, in seconds: only what is broken does.
+PATIENCE=${PATIENCE:-60}
+
+client_address() { echo "$HOST:$((PORT_BASE + $1 - 1))"; }
+peer_address() { echo "$HOST:$((PEER_BASE + $1 - 1))"; }
+
+# The client addresses of all nodes, with commas.
+all_addresses() {
+    local number all=
+    for number in $(seq "$NODES"); do all+=",$(client_address "$number")"; done
+    echo "${all#,}"
+}
+
+# Puts the flags of a node into the array `flags`.
+flags_of() {
+    local number=$1
+    flags=(--id "node$number" --listen "$(client_address "$number")")
+    flags+=(--data-dir "$DATA/node$number")
+    if ((NODES > 1)); then flags+=(--peer-listen "$(peer_address "$number")"); fi
+    if ((number > 1)); then flags+=(--join "$(all_addresses)"); fi
+}
+
+# pids[number] is the process of a node, as long as it is ours.
+pids=()
+
+# Starts a node; its log goes to where this function's output goes.
+start_node() {
+    local flags
+    flags_of "$1"
+    "$CACHED" "${flags[@]}" 2>&1 </dev/null &
+    pids[$1]=$!
+}
+
+runs() { kill -0 "$1" 2>/dev/null; }
+
+# Asks a node to end, and waits; it has to end well.
+stop_node() {
+    local pid=${pids[$1]}
+    unset "pids[$1]"
+    kill -TERM "$pid" 2>/dev/null || true
+    wait "$pid"
+}
+
+# For traps: ends whatever still runs.
+stop_everything() {
+    local pid
+    for pid in ${pids[@]+"${pids[@]}"}; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in ${pids[@]+"${pids[@]}"}; do wait "$pid" 2>/dev/null || true; done
+    pids=()
+}
+
+cli() { "$CACHECLI" --addr "$(all_addresses)" "$@"; }
+
+# The nodes with this role, one name per line.
+nodes_with_role() { cli status --output raw 2>/dev/null | awk -F '\t' -v role="$1" '$4 == role { print $1 }'; }
+
+# How many of the nodes lead or follow and have applied all that is committed.
+nodes_ready() {
+    cli status --output raw 2>/dev/null |
+        awk -F '\t' '($4 == "leader" || $4 == "follower") && $11 == 0 { ready++ }
+                     $4 == "leader" { leaders++ }
+                     END { print leaders == 1 ? ready + 0 : 0 }'
+}
+
+all_ready() { [[ $(nodes_ready) == "$NODES" ]]; }
+has_leader() { [[ -n $(nodes_with_role leader) ]]; }
+
+# wait_for WHAT COMMAND…: until the command succeeds.
+wait_for() {
+    local what=$1 until=$((SECONDS + PATIENCE)) number
+    shift
+    until "$@"; do
+        for number in "${!pids[@]}"; do
+            runs "${pids[$number]}" && continue
+            echo "node$number has ended; its log says why." >&2
+            return 1
+        done
+        if ((SECONDS > until)); then
+            echo "Waited $PATIENCE s for $what, in vain." >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+}
