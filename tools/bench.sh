@@ -6,6 +6,7 @@ set -euo pipefail
 work=$(mktemp -d "${TMPDIR:-/tmp}/raftcache-bench.XXXXXX")
 DATA=$work
 source "$(dirname "$0")/nodes.sh"
+find_ports
 trap 'stop_everything; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 

@@ -52,5 +52,6 @@ while ((${#pids[@]} > 0)); do
     done
     # A wait that a signal can end at once.
     sleep 0.5 &
-    wait $! || true
+    { wait $! || true; } 2>/dev/null
 done
+echo "No node is left here."

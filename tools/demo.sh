@@ -3,27 +3,10 @@
 # kill -9, has every write it acknowledged, and is whole again.
 set -euo pipefail
 
-HOST=127.0.0.1
 work=$(mktemp -d "${TMPDIR:-/tmp}/raftcache-demo.XXXXXX")
 DATA=$work
-
-# As many free ports in a row as are needed, somewhere below those that the
-# system gives out by itself.
-is_free() { ! (: <>"/dev/tcp/$HOST/$1") 2>/dev/null; }
-find_ports() {
-    local port try
-    for try in $(seq 100); do
-        PORT_BASE=$((10000 + RANDOM % 20000)) PEER_BASE=$((PORT_BASE + NODES))
-        for port in $(seq "$PORT_BASE" $((PORT_BASE + 2 * NODES))); do
-            is_free "$port" || continue 2
-        done
-        return
-    done
-    echo "No free ports were found on $HOST." >&2
-    return 1
-}
-find_ports
 source "$(dirname "$0")/nodes.sh"
+find_ports
 
 story() { printf '\n== %s\n' "$*"; }
 start() { start_node "$1" >>"$work/node$1.log"; }

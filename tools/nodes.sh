@@ -18,6 +18,21 @@
 # Longest that anything here may take, in seconds: only what is broken does.
 PATIENCE=${PATIENCE:-60}
 
+# As many free ports in a row as are needed, somewhere below those that the
+# system gives out by itself.
+is_free() { ! (: <>"/dev/tcp/$HOST/$1") 2>/dev/null; }
+find_ports() {
+    local port try
+    for try in $(seq 100); do
+        PORT_BASE=$((10000 + RANDOM % 20000)) PEER_BASE=$((PORT_BASE + NODES))
+        for port in $(seq "$PORT_BASE" $((PORT_BASE + 2 * NODES))); do
+            is_free "$port" || continue 2
+        done
+        return
+    done
+    echo "No free ports were found on $HOST." >&2
+    return 1
+}
 client_address() { echo "$HOST:$((PORT_BASE + $1 - 1))"; }
 peer_address() { echo "$HOST:$((PEER_BASE + $1 - 1))"; }
 

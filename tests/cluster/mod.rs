@@ -24,8 +24,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clap::CommandFactory;
 use raftcache::client::{Client, Error};
 use raftcache::request::{Key, RoleName, Status};
+use raftcache::server::Flags;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -110,6 +112,7 @@ impl Node {
         let mut command = cached();
         command.args(["--id", &self.name, "--listen", &self.address]);
         command.arg("--data-dir").arg(&self.data_dir).args(&self.flags);
+        command.args(peer_flags(&self.peer_address));
         if !self.join.is_empty() {
             command.arg("--join").arg(self.join.join(","));
         }
@@ -201,19 +204,25 @@ pub fn cached() -> Command {
     command
 }
 
+/// Where a node listens to its peers, as soon as nodes do.
+pub fn peer_flags(address: &str) -> Vec<String> {
+    let flags = Flags::command();
+    let known = flags.get_arguments().any(|flag| flag.get_long() == Some("peer-listen"));
+    if known { vec!["--peer-listen".to_owned(), address.to_owned()] } else { Vec::new() }
+}
+
 /// Nodes with an address of their own.
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub dir: TempDir,
     host: String,
     flags: Vec<String>,
-    peers: bool,
     _lock: File,
 }
 
 impl Cluster {
     /// No node yet; each is to have these flags.
-    fn empty(flags: &[&str], peers: bool) -> Self {
+    fn empty(flags: &[&str]) -> Self {
         let lock = std::env::temp_dir().join("raftcache-tests.lock");
         let lock = File::options().create(true).append(true).open(lock).expect("a lock file");
         lock.lock().expect("one cluster at a time");
@@ -222,14 +231,13 @@ impl Cluster {
             dir: tempfile::tempdir().expect("a directory"),
             host: own_host(),
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
-            peers,
             _lock: lock,
         }
     }
 
     /// A node alone, serving.
     pub fn one(flags: &[&str]) -> Self {
-        let mut cluster = Self::empty(flags, false);
+        let mut cluster = Self::empty(flags);
         cluster.add();
         cluster.nodes[0].start();
         cluster.wait_serving(0);
@@ -238,7 +246,7 @@ impl Cluster {
 
     /// This many voters under one leader.
     pub fn of(count: usize, flags: &[&str]) -> Self {
-        let mut cluster = Self::empty(flags, true);
+        let mut cluster = Self::empty(flags);
         cluster.add();
         cluster.nodes[0].start();
         cluster.wait_serving(0);
@@ -254,18 +262,13 @@ impl Cluster {
     pub fn add(&mut self) -> usize {
         let number = self.nodes.len();
         let name = format!("node{}", number + 1);
-        let peer_address = format!("{}:{}", self.host, 4001 + number);
-        let mut flags = self.flags.clone();
-        if self.peers {
-            flags.extend(["--peer-listen".to_owned(), peer_address.clone()]);
-        }
         self.nodes.push(Node {
             address: format!("{}:{}", self.host, 3001 + number),
-            peer_address,
+            peer_address: format!("{}:{}", self.host, 4001 + number),
             data_dir: self.dir.path().join(&name),
             log: self.dir.path().join(format!("{name}.log")),
             name,
-            flags,
+            flags: self.flags.clone(),
             join: Vec::new(),
             process: None,
         });

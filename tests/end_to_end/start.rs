@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use clap::CommandFactory;
 use raftcache::server::Flags;
 
-use crate::cluster::{Cluster, Node, User, cached, contents, eventually};
+use crate::cluster::{Cluster, Node, User, cached, contents, eventually, peer_flags};
 
 /// Runs a node that is not expected to stay.
 fn run(mut command: Command) -> Output {
@@ -28,6 +28,8 @@ fn run(mut command: Command) -> Output {
 fn like(node: &Node, id: &str, data_dir: &Path) -> Command {
     let mut command = cached();
     command.args(["--id", id, "--listen", &node.address]).arg("--data-dir").arg(data_dir);
+    // That of the node itself may be in use.
+    command.args(peer_flags(&node.peer_address.replace(":4", ":5")));
     command
 }
 
@@ -196,6 +198,7 @@ fn the_environment_says_what_flags_do_not() {
         .env("CACHED_MAX_MEMORY_BYTES", "12345678")
         .arg("--data-dir")
         .arg(&data_dir)
+        .args(peer_flags(&cluster.nodes[node].peer_address))
         .stdin(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null());
     let mut child = command.spawn().expect("cached can be started");
