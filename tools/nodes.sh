@@ -33,13 +33,16 @@ find_ports() {
     echo "No free ports were found on $HOST." >&2
     return 1
 }
+
 client_address() { echo "$HOST:$((PORT_BASE + $1 - 1))"; }
 peer_address() { echo "$HOST:$((PEER_BASE + $1 - 1))"; }
 
-# The client addresses of all nodes, with commas.
+# The client addresses of all nodes, with commas; of all but one, if one is named.
 all_addresses() {
     local number all=
-    for number in $(seq "$NODES"); do all+=",$(client_address "$number")"; done
+    for number in $(seq "$NODES"); do
+        if [[ $number != "${1:-}" ]]; then all+=",$(client_address "$number")"; fi
+    done
     echo "${all#,}"
 }
 
@@ -49,7 +52,7 @@ flags_of() {
     flags=(--id "node$number" --listen "$(client_address "$number")")
     flags+=(--data-dir "$DATA/node$number")
     if ((NODES > 1)); then flags+=(--peer-listen "$(peer_address "$number")"); fi
-    if ((number > 1)); then flags+=(--join "$(all_addresses)"); fi
+    if ((number > 1)); then flags+=(--join "$(all_addresses "$number")"); fi
 }
 
 # pids[number] is the process of a node, as long as it is ours.
