@@ -121,6 +121,8 @@ fn five_nodes_survive_the_loss_of_two() {
 fn without_a_majority_nothing_is_acknowledged() {
     let mut cluster = Cluster::of(3, &["--request-timeout-ms", "500"]);
     cluster.user().set("before", "1").expect("a write");
+    // The one that is left must have it too.
+    cluster.wait_caught_up();
     let leader = cluster.wait_leader();
     let (killed, left) = ((leader + 1) % 3, (leader + 2) % 3);
     cluster.nodes[leader].kill9();
