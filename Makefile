@@ -2,8 +2,7 @@
 #
 # Every variable can be said on the command line: make cluster PORT_BASE=5001
 
-# This version runs one node.
-NODES     = 1
+NODES     = 3
 HOST      = 127.0.0.1
 # node1 serves clients on the first of these ports and peers on the second,
 # node2 on the ones above, and so on.

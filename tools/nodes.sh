@@ -9,8 +9,8 @@
 #   DATA       each node keeps its data in a directory below this one
 #   CACHED, CACHECLI   the two programs
 #
-# A cluster of one has no peers and needs no peer address. With more, each node
-# but the first joins whoever is there; one that is a member already knows.
+# The first node begins the cluster, each other one joins whoever is there; one
+# that is a member already stays what it is.
 
 : "${NODES:?}" "${HOST:?}" "${PORT_BASE:?}" "${PEER_BASE:?}" "${DATA:?}"
 : "${CACHED:?}" "${CACHECLI:?}"
@@ -50,8 +50,7 @@ all_addresses() {
 flags_of() {
     local number=$1
     flags=(--id "node$number" --listen "$(client_address "$number")")
-    flags+=(--data-dir "$DATA/node$number")
-    if ((NODES > 1)); then flags+=(--peer-listen "$(peer_address "$number")"); fi
+    flags+=(--peer-listen "$(peer_address "$number")" --data-dir "$DATA/node$number")
     if ((number > 1)); then flags+=(--join "$(all_addresses "$number")"); fi
 }
 

@@ -24,10 +24,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clap::CommandFactory;
 use raftcache::client::{Client, Error};
 use raftcache::request::{Key, RoleName, Status};
-use raftcache::server::Flags;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -111,8 +109,8 @@ impl Node {
     fn command(&self) -> Command {
         let mut command = cached();
         command.args(["--id", &self.name, "--listen", &self.address]);
+        command.args(["--peer-listen", &self.peer_address]);
         command.arg("--data-dir").arg(&self.data_dir).args(&self.flags);
-        command.args(peer_flags(&self.peer_address));
         if !self.join.is_empty() {
             command.arg("--join").arg(self.join.join(","));
         }
@@ -202,13 +200,6 @@ pub fn cached() -> Command {
         }
     }
     command
-}
-
-/// Where a node listens to its peers, as soon as nodes do.
-pub fn peer_flags(address: &str) -> Vec<String> {
-    let flags = Flags::command();
-    let known = flags.get_arguments().any(|flag| flag.get_long() == Some("peer-listen"));
-    if known { vec!["--peer-listen".to_owned(), address.to_owned()] } else { Vec::new() }
 }
 
 /// Nodes with an address of their own.

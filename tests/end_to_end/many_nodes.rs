@@ -50,7 +50,6 @@ fn random_below(limit: u64) -> u64 {
 
 /// Ten times the leader is killed at a random moment, then all at once.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn kill_9_of_leaders_loses_nothing_acknowledged() {
     let mut cluster = Cluster::of(3, &SMALL);
     let load = Load::start(&cluster, "load", WRITERS);
@@ -77,7 +76,6 @@ fn kill_9_of_leaders_loses_nothing_acknowledged() {
 
 /// Each in turn is asked to end, under load. It hands over what it has begun.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn sigterm_of_each_in_turn_loses_nothing() {
     let mut cluster = Cluster::of(3, &SMALL);
     let load = Load::start(&cluster, "load", WRITERS);
@@ -96,7 +94,6 @@ fn sigterm_of_each_in_turn_loses_nothing() {
 }
 
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn five_nodes_survive_the_loss_of_two() {
     let mut cluster = Cluster::of(5, &SMALL);
     let load = Load::start(&cluster, "load", WRITERS);
@@ -117,7 +114,6 @@ fn five_nodes_survive_the_loss_of_two() {
 /// Two of three are gone: nothing is acknowledged and nothing hangs; every
 /// request is answered with what is known.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn without_a_majority_nothing_is_acknowledged() {
     let mut cluster = Cluster::of(3, &["--request-timeout-ms", "500"]);
     cluster.user().set("before", "1").expect("a write");
@@ -148,7 +144,6 @@ fn without_a_majority_nothing_is_acknowledged() {
 
 /// A node that cannot be reached never counts, and the cluster goes on.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn join_of_an_address_that_nobody_answers() {
     let mut cluster = Cluster::of(3, &["--request-timeout-ms", "1000"]);
     let nobody = cluster.add();
@@ -165,7 +160,6 @@ fn join_of_an_address_that_nobody_answers() {
 /// Another machine comes with the name of a member that is well: it is told to
 /// go away, and the member stays.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn join_with_the_name_of_a_member() {
     let mut cluster = Cluster::of(3, &[]);
     cluster.user().set("a", "1").expect("a write");
@@ -185,7 +179,6 @@ fn join_with_the_name_of_a_member() {
 
 /// Joining is not harmed by being asked for twice, and any member can be asked.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn join_twice_and_by_a_follower() {
     let mut cluster = Cluster::of(3, &[]);
     let follower = (cluster.wait_leader() + 1) % 3;
@@ -209,7 +202,6 @@ fn join_twice_and_by_a_follower() {
 /// A member that is started again with `--join` does not join again, so a dead
 /// target does not matter.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn restart_with_a_dead_target() {
     let mut cluster = Cluster::of(3, &[]);
     cluster.user().set("a", "1").expect("a write");
@@ -228,7 +220,6 @@ fn restart_with_a_dead_target() {
 /// rest of the cluster is well it does not come back as the member it was: it
 /// could vote a second time.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn an_empty_directory_under_a_known_name() {
     let mut cluster = Cluster::of(3, &[]);
     let mut user = cluster.user();
@@ -259,7 +250,6 @@ fn an_empty_directory_under_a_known_name() {
 /// A node that belongs to one cluster is not taken into another, and neither
 /// of them is harmed.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn a_node_of_another_cluster() {
     let mut cluster = Cluster::of(3, &[]);
     let stranger = cluster.add();
@@ -283,7 +273,6 @@ fn a_node_of_another_cluster() {
 /// A follower forwards what stands in a pipeline in its order: a GET behind a
 /// SET sees it.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn a_pipeline_through_a_follower() {
     let cluster = Cluster::of(3, &[]);
     let follower = (cluster.wait_leader() + 1) % 3;
@@ -302,7 +291,6 @@ fn a_pipeline_through_a_follower() {
 
 /// What is written through any node is read through any other at once.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn every_node_serves_what_any_node_acknowledged() {
     let cluster = Cluster::of(3, &[]);
     let mut users: Vec<User> = cluster.nodes.iter().map(|node| node.user()).collect();
@@ -318,7 +306,6 @@ fn every_node_serves_what_any_node_acknowledged() {
 /// A key that lives for a second is gone on every node when the second is over,
 /// also if the leader that took it is dead by then. Nobody sees it again.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn a_deadline_holds_on_every_node_and_after_failover() {
     let mut cluster = Cluster::of(3, &[]);
     let leader = cluster.wait_leader();
@@ -368,7 +355,6 @@ fn a_deadline_holds_on_every_node_and_after_failover() {
 
 /// Who is removed says so and ends; the rest goes on. Also if it is the leader.
 #[test]
-#[ignore = "nodes do not talk to each other yet"]
 fn a_removed_leader_ends_and_the_rest_goes_on() {
     let mut cluster = Cluster::of(3, &[]);
     let leader = cluster.wait_leader();

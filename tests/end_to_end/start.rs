@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use clap::CommandFactory;
 use raftcache::server::Flags;
 
-use crate::cluster::{Cluster, Node, User, cached, contents, eventually, peer_flags};
+use crate::cluster::{Cluster, Node, User, cached, contents, eventually};
 
 /// Runs a node that is not expected to stay.
 fn run(mut command: Command) -> Output {
@@ -29,7 +29,7 @@ fn like(node: &Node, id: &str, data_dir: &Path) -> Command {
     let mut command = cached();
     command.args(["--id", id, "--listen", &node.address]).arg("--data-dir").arg(data_dir);
     // That of the node itself may be in use.
-    command.args(peer_flags(&node.peer_address.replace(":4", ":5")));
+    command.args(["--peer-listen", &node.peer_address.replace(":4", ":5")]);
     command
 }
 
@@ -194,11 +194,11 @@ fn the_environment_says_what_flags_do_not() {
         .env("CACHED_EXIT_WITH_STDIN", "1")
         .env("CACHED_ID", "from the environment")
         .env("CACHED_LISTEN", &address)
+        .env("CACHED_PEER_LISTEN", &cluster.nodes[node].peer_address)
         .env("CACHED_DATA_DIR", "overruled")
         .env("CACHED_MAX_MEMORY_BYTES", "12345678")
         .arg("--data-dir")
         .arg(&data_dir)
-        .args(peer_flags(&cluster.nodes[node].peer_address))
         .stdin(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null());
     let mut child = command.spawn().expect("cached can be started");
