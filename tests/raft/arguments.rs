@@ -1,5 +1,7 @@
 //! The arguments of a command in a script, and the settings they can make.
 
+use std::time::Duration;
+
 use goldenscript::{Argument, Command};
 use raftcache::raft::{Config, NodeId, ReadMode};
 
@@ -61,6 +63,9 @@ pub fn settings(id: NodeId, args: &Args) -> Outcome<Config> {
     config.inflight_bytes = limit("window", config.inflight_bytes)?;
     config.apply_bytes = limit("apply", config.apply_bytes)?;
     config.disk_lag_bytes = limit("lag", config.disk_lag_bytes)?;
+    if let Some(length) = args.number("promise")? {
+        config.promise = Duration::from_millis(length);
+    }
     if args.key("reads") == Some("index") {
         config.read_mode = ReadMode::ReadIndex;
     }

@@ -76,6 +76,8 @@ pub struct Plan {
     pub disk: Micros,
     /// Writes that take a hundred times as long.
     pub disk_stalls: u64,
+    /// Between attempts to find a leader serving reads while another leads.
+    pub ambush_every: u64,
     /// Crashed nodes are back before anybody has noticed.
     pub nimble: bool,
     /// Between pauses of one node.
@@ -115,6 +117,7 @@ impl Plan {
             crash_all_every: chance.perhaps(1000, 3000),
             disk: chance.between(0, 20) * MILLI + 50,
             disk_stalls: chance.perhaps(1, 30),
+            ambush_every: chance.perhaps(500, 1500),
             nimble: chance.permille(400),
             pause_every: chance.perhaps(300, 1500),
             clocks_differ: chance.permille(500),

@@ -74,6 +74,12 @@ impl World {
                 self.partition();
                 self.plan.partition_every
             }
+            Fault::Ambush => {
+                if let (Some(leader), Some(other)) = (leader, someone) {
+                    self.ambush(leader, other);
+                }
+                self.plan.ambush_every
+            }
             Fault::Crash => {
                 victim.into_iter().for_each(|id| self.crash(id));
                 self.plan.crash_every
@@ -139,6 +145,42 @@ impl World {
             }
         }
         self.note(|| format!("cut: {:?}", self.blocked));
+        let until = self.now + Plan::spell(&mut self.chance);
+        self.schedule(until, Event::Heal);
+    }
+
+    /// What it takes to break a lease: another is about to be elected, because it
+    /// does not hear the leader or was asked to stand; then the leader, whose
+    /// lease is fresh, hears nobody any more and cannot learn of the election.
+    fn ambush(&mut self, leader: NodeId, other: NodeId) {
+        let wait = if self.chance.permille(500) {
+            self.blocked.extend([(leader, other), (other, leader)]);
+            self.chance.between(200, 600)
+        } else {
+            let now = self.cluster.nodes[&leader].clock;
+            self.cluster.raft(leader).transfer_leadership(now, other);
+            self.turn_within(leader, self.now);
+            self.chance.between(1, 80)
+        };
+        self.note(|| format!("{leader} is ambushed, {other} may lead"));
+        self.schedule(self.now + wait * MILLI, Event::Isolate(leader));
+    }
+
+    /// Nobody hears this node, nor does it hear anybody; and some voter may have
+    /// been restarted just then.
+    pub fn isolate(&mut self, id: NodeId) {
+        if !self.faulty {
+            return;
+        }
+        let others: Vec<NodeId> = self.machines.keys().copied().filter(|&n| n != id).collect();
+        for &other in &others {
+            self.blocked.extend([(id, other), (other, id)]);
+        }
+        self.note(|| format!("{id} is cut off"));
+        if self.plan.nimble && self.chance.permille(800) {
+            let voter = self.chance.one_of(&others);
+            voter.into_iter().for_each(|voter| self.crash(voter));
+        }
         let until = self.now + Plan::spell(&mut self.chance);
         self.schedule(until, Event::Heal);
     }

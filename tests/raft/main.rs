@@ -14,6 +14,7 @@ mod arguments;
 mod chance;
 mod disk;
 mod faults;
+mod forged;
 mod harness;
 mod judge;
 mod notebook;

@@ -101,7 +101,7 @@ fn random() {
         return;
     }
     let first = setting("FROM").unwrap_or(1);
-    let count = setting("SEEDS").unwrap_or(250);
+    let count = setting("SEEDS").unwrap_or(1000);
     eprintln!("seeds {first} to {}", first + count - 1);
     for seed in first..first + count {
         run(seed, false, &mut brought);

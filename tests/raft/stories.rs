@@ -3,7 +3,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `cluster N [learners=K] [off=true] [tail= append= window= apply= lag= reads=]` | machines 1 to N, with small limits; started unless `off` |
+//! | `cluster N [learners=K] [off=true] [tail= append= window= apply= lag= promise= reads=]` | machines 1 to N, with small limits; started unless `off` |
 //! | `machine N term=T [vote=M] [commit=I] [TERM...]` | before its start: its disk holds entries of these terms |
 //! | `start N...`, `crash N [kept=K]` | of the writes owed, the first K reach the disk |
 //! | `forget N K` | while it is down: its disk goes back to its first K entries |

@@ -27,11 +27,13 @@ pub enum Event {
     Client,
     Fault(Fault),
     Heal,
+    Isolate(NodeId),
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     Partition,
+    Ambush,
     Crash,
     CrashAll,
     Pause,
@@ -113,6 +115,7 @@ impl World {
         let Plan { change_every, transfer_every, compact_every, .. } = self.plan;
         for (every, fault) in [
             (partition_every, Fault::Partition),
+            (self.plan.ambush_every, Fault::Ambush),
             (crash_every, Fault::Crash),
             (crash_all_every, Fault::CrashAll),
             (pause_every, Fault::Pause),
@@ -372,6 +375,7 @@ impl World {
             Event::Client => self.client(),
             Event::Fault(fault) => self.fault(fault),
             Event::Heal => self.blocked.clear(),
+            Event::Isolate(id) => self.isolate(id),
         }
     }
 
