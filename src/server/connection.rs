@@ -294,6 +294,12 @@ impl Connection {
         }
     }
 
+    /// Takes in no more requests; ends when those taken in are answered.
+    pub fn stop_reading(&self) {
+        self.state.borrow_mut().closing = true;
+        self.wake.notify_one();
+    }
+
     /// A request is answered. Nothing is written yet.
     pub fn answer(&self, number: u64, reply: Reply) {
         let mut state = self.state.borrow_mut();

@@ -104,6 +104,11 @@ impl Hub {
         }
     }
 
+    /// Takes in no more requests on any connection.
+    pub fn stop_reading(&self) {
+        self.connections.borrow().values().for_each(|connection| connection.stop_reading());
+    }
+
     /// How many are connected.
     pub fn connections(&self) -> usize {
         self.connections.borrow().len()

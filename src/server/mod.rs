@@ -293,6 +293,7 @@ impl EventLoop {
     /// Takes in nobody any more, and ends when everything is answered.
     fn stop(&mut self) {
         self.accepting.iter().for_each(JoinHandle::abort);
+        self.hub.stop_reading();
         self.hub.submit(Input::Stop);
         self.stop_by = Some(Instant::now() + STOP_PATIENCE);
     }
