@@ -64,7 +64,9 @@
 //! | [`reads`] [`lease`] | reads without the log |
 //! | [`core`] | what every role shares |
 //! | [`raft`](mod@raft) [`ready`] | dispatch, transitions, what comes out |
+//! | [`election`] | who is voted for, when to stand, the transitions |
 //! | [`follower`] [`candidate`] [`leader`] | what each role does |
+//! | [`feeding`] [`office`] | a leader's followers; members and successors |
 //! | [`invariants`] | what always holds |
 //!
 //! # Missing on purpose
@@ -81,7 +83,9 @@ pub mod candidate;
 pub mod config;
 pub mod core;
 pub mod durability;
+pub mod election;
 pub mod entry;
+pub mod feeding;
 pub mod follower;
 pub mod invariants;
 pub mod leader;
@@ -89,6 +93,7 @@ pub mod lease;
 pub mod log;
 pub mod membership;
 pub mod message;
+pub mod office;
 pub mod progress;
 pub mod quorum;
 #[expect(clippy::module_inception, reason = "the core itself is what the module is named for")]
@@ -100,9 +105,9 @@ pub mod time;
 pub use config::{Config, ReadMode};
 pub use durability::{Recovered, Write, WriteSeq};
 pub use entry::{ClusterId, Entry, EntryId, HardState, Index, NodeId, Payload, SnapshotMeta, Term};
-pub use leader::ChangeError;
 pub use membership::{Change, Illegal, Member, Membership};
 pub use message::{Envelope, Message, ReadId};
+pub use office::ChangeError;
 pub use raft::{Raft, Role};
 pub use ready::{Fault, Fetch, ProposeError, Ready};
 pub use time::Time;

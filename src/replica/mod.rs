@@ -31,6 +31,7 @@
 //! |---|---|
 //! | [`driver`] | one turn |
 //! | [`replica`](mod@replica) | what has happened in, what is to be done out |
+//! | `serving` | entries applied, reads served |
 //! | `requests` | requests on their way in: answered, proposed, or sent on |
 //! | [`pending`] | who waits for what, until when |
 //! | [`forward`] | a request to the leader, and its answer back |
@@ -47,6 +48,7 @@ pub mod pending;
 #[expect(clippy::module_inception, reason = "the replica itself is what the module is named for")]
 pub mod replica;
 mod requests;
+mod serving;
 pub mod snapshots;
 mod status;
 

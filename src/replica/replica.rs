@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -10,19 +9,15 @@ use hashbrown::HashMap;
 use super::admin::Admin;
 use super::clock::{LogClock, Now, Reading};
 use super::forward::{Forwards, Proxied, is_proxied};
-use super::pending::{Holding, Read, Reads, Ticket, Writes};
+use super::pending::{Holding, Reads, Ticket, Writes};
 use super::requests::NO_LEADER;
+use super::serving::TICK_EVERY;
 use super::snapshots::{Available, Snapshots};
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::raft::message::VoteResponse;
-use crate::raft::{
-    Entry, EntryId, Envelope, Membership, Message, NodeId, Payload, Raft, ReadId, Role, Term, Time,
-};
+use crate::raft::{EntryId, Envelope, Membership, Message, NodeId, Raft, Role, Term, Time};
 use crate::request::{ErrorKind, Reply};
-
-/// Ticks that only remove what is due come no faster than this.
-const TICK_EVERY: Duration = Duration::from_millis(10);
 
 /// How many cleared keys a turn frees the memory of.
 const RECLAIM_KEYS_PER_TURN: usize = 256;
@@ -85,11 +80,11 @@ pub struct Replica {
     stopping: Option<Stopping>,
     /// What log time the leader of this term has last told; reads are judged by
     /// it here.
-    leader_log: (Term, u64),
+    pub(super) leader_log: (Term, u64),
     /// What the voters of an election said of log time.
     readings: Vec<(Term, Reading)>,
     pub(super) last_stamp_ms: u64,
-    ticked_at: Option<Time>,
+    pub(super) ticked_at: Option<Time>,
     book: BTreeMap<NodeId, String>,
     book_of: Option<Membership>,
 }
@@ -395,125 +390,6 @@ impl Replica {
         Some(self.book.iter().map(|(&node, address)| (node, address.clone())).collect())
     }
 
-    /// Lets time pass in the log when a key is due and nothing on its way has a
-    /// stamp that says so.
-    fn tick(&mut self, now: Now) {
-        if !self.leads {
-            return;
-        }
-        let log_time = self.log_time_ms(now);
-        let on_its_way = self.stamp_on_its_way_ms();
-        let wanted = self.reads.wanted_stamp_ms().filter(|&stamp| stamp > on_its_way);
-        let due = self.next_tick_ms().is_some_and(|due| due <= log_time);
-        let rested = self.ticked_at.is_none_or(|at| now.time.since(at) >= TICK_EVERY);
-        if wanted.is_some() || (due && rested) {
-            let (stamp_ms, tick) = self.stamped(now, Action::Tick);
-            self.ticked_at = Some(now.time);
-            if self.raft.propose(tick).is_ok() {
-                self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
-            }
-        }
-    }
-
-    /// The latest stamp of what is in the log and not yet applied; 0 if none.
-    fn stamp_on_its_way_ms(&self) -> u64 {
-        let on_its_way = self.raft.last().index > self.raft.applied().index;
-        if on_its_way { self.last_stamp_ms } else { 0 }
-    }
-
-    /// When the next tick is due, in log time, unless what is on its way will do.
-    fn next_tick_ms(&self) -> Option<u64> {
-        let on_its_way = self.stamp_on_its_way_ms();
-        self.fsm.next_deadline_ms().filter(|&due| due > on_its_way)
-    }
-
-    fn apply(&mut self, now: Now, entries: Vec<Entry>) {
-        for entry in entries {
-            let reply = match entry.payload {
-                Payload::Command(command) => match Proposal::decode(command) {
-                    Ok(proposal) => {
-                        self.serve_overtaken(entry.id, proposal.stamp_ms);
-                        self.fsm.apply(entry.id.index.0, &proposal)
-                    }
-                    Err(error) => return self.fail(format!("entry {} is {error}", entry.id)),
-                },
-                Payload::Noop | Payload::Membership(_) => {
-                    self.fsm.apply_other(entry.id.index.0);
-                    Reply::Done
-                }
-            };
-            self.applied = entry.id;
-            let settled = self.writes.applied(entry.id);
-            for ticket in settled.replaced {
-                self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
-            }
-            if let Some(ticket) = settled.done {
-                self.reply(ticket, reply);
-            }
-            for read in self.reads.unparked(entry.id) {
-                self.serve(now, read);
-            }
-        }
-        // A log from before a restart may know a later time than any clock.
-        let is_behind = |estimate: u64| estimate < self.fsm.log_time_ms();
-        if self.leads && self.clock.estimate_ms(now).is_some_and(is_behind) {
-            self.clock.follow(now, self.fsm.log_time_ms());
-        }
-    }
-
-    /// An entry of ours is about to be applied: the reads that its connection
-    /// asked before it are served first. That it is committed proves that this
-    /// node still led after they had arrived; its stamp is no earlier than they.
-    fn serve_overtaken(&mut self, entry: EntryId, stamp_ms: u64) {
-        let Some(write) = self.writes.get(entry) else { return };
-        let ticket = write.ticket;
-        if self.lines.get(&ticket.connection).is_some_and(|line| line.reads > 0) {
-            for read in self.reads.before(ticket) {
-                let reply = self.fsm.query(&read.batch, stamp_ms);
-                self.reply_to_read(read.ticket, reply);
-            }
-        }
-    }
-
-    fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
-        if let Some(upto) = leave {
-            self.reads.with_leave(upto).into_iter().for_each(|read| self.serve(now, read));
-        }
-        // Stale ones asked in this turn; and what log time has decided.
-        let mut ready = self.reads.unparked(self.applied);
-        let fsm = &self.fsm;
-        ready.extend(self.reads.unstamped(|read| {
-            fsm.log_time_ms() >= read.stamp_ms || !fsm.has_deadline_by(&read.batch, read.stamp_ms)
-        }));
-        ready.into_iter().for_each(|read| self.serve(now, read));
-    }
-
-    /// Serves a read that has leave, or lets it wait for what it needs of the log.
-    fn serve(&mut self, now: Now, mut read: Read) {
-        if read.after > self.applied {
-            return self.reads.park(read);
-        }
-        if read.stamp_ms > 0 {
-            let reply = self.fsm.query(&read.batch, read.stamp_ms);
-            return self.reply_to_read(read.ticket, reply);
-        }
-        let at_ms = self.judged_at_ms(now, &read);
-        // Stale reads are judged by what this node believes; they wait for nobody.
-        let is_any_due = self.fsm.next_deadline_ms().is_some_and(|due| due <= at_ms);
-        if read.leave.is_some() && is_any_due && self.fsm.has_deadline_by(&read.batch, at_ms) {
-            read.stamp_ms = at_ms;
-            return self.reads.park(read);
-        }
-        let reply = self.fsm.query(&read.batch, at_ms);
-        self.reply_to_read(read.ticket, reply);
-    }
-
-    /// By what log time a read is judged: the leader's, so that no two nodes
-    /// disagree about what is there.
-    fn judged_at_ms(&self, now: Now, read: &Read) -> u64 {
-        if self.leads || read.leave.is_none() { self.log_time_ms(now) } else { self.leader_log.1 }
-    }
-
     fn give_up_late(&mut self, now: Time) {
         for ticket in self.writes.expired(now) {
             self.give_up_write(ticket);
@@ -551,7 +427,7 @@ impl Replica {
         times.into_iter().flatten().min()
     }
 
-    fn fail(&mut self, fault: String) {
+    pub(super) fn fail(&mut self, fault: String) {
         log::error!("{}: {fault}", self.config.name);
         self.fault = Some(fault);
     }
