@@ -216,10 +216,16 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         state.input.reserve(READ_BYTES);
+        let room = state.input.capacity() - state.input.len();
         let count = match self.stream.try_read_buf(&mut state.input) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             other => other?,
         };
+        if count < room {
+            // That was all: to ask the system for more would be a call in vain.
+            let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.stream.try_io(Interest::READABLE, nothing);
+        }
         if count == 0 {
             // The client has said all it will; it may still read its replies.
             state.closing = true;
