@@ -8,10 +8,18 @@ mod cluster;
 
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
+#[path = "end_to_end/damage.rs"]
+mod damage;
+#[path = "end_to_end/full_disk.rs"]
+mod full_disk;
 #[path = "end_to_end/many_nodes.rs"]
 mod many_nodes;
+#[path = "end_to_end/membership.rs"]
+mod membership;
 #[path = "end_to_end/one_node.rs"]
 mod one_node;
+#[path = "end_to_end/snapshots.rs"]
+mod snapshots;
 #[path = "end_to_end/start.rs"]
 mod start;
 #[path = "end_to_end/wire.rs"]

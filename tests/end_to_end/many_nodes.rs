@@ -22,7 +22,7 @@ const OUTAGE: Duration = Duration::from_secs(30);
 const SMALL: [&str; 2] = ["--segment-bytes", "1048576"];
 
 /// Every node that runs has every acknowledged write, and all have the same.
-fn all_agree(cluster: &Cluster, written: &Written) {
+pub(super) fn all_agree(cluster: &Cluster, written: &Written) {
     cluster.wait_caught_up();
     let running = || cluster.nodes.iter().filter(|node| node.runs());
     let mut all = Vec::new();
@@ -41,7 +41,7 @@ fn all_agree(cluster: &Cluster, written: &Written) {
 
 /// A number below `limit` that differs from run to run; the failing one is in
 /// the output.
-fn random_below(limit: u64) -> u64 {
+pub(super) fn random_below(limit: u64) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     let number = RandomState::new().hash_one(()) % limit;
     println!("after {number} more writes");

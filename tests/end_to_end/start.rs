@@ -25,7 +25,7 @@ fn run(mut command: Command) -> Output {
 }
 
 /// The arguments of a node, a few of them replaced.
-fn like(node: &Node, id: &str, data_dir: &Path) -> Command {
+pub(super) fn like(node: &Node, id: &str, data_dir: &Path) -> Command {
     let mut command = cached();
     command.args(["--id", id, "--listen", &node.address]).arg("--data-dir").arg(data_dir);
     // That of the node itself may be in use.
@@ -35,7 +35,7 @@ fn like(node: &Node, id: &str, data_dir: &Path) -> Command {
 
 /// It ends with a code other than 0 and, below its log, one sentence with all
 /// of these words.
-fn refuses(command: Command, words: &[&str]) {
+pub(super) fn refuses(command: Command, words: &[&str]) {
     let output = run(command);
     let stderr = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code();

@@ -1,0 +1,195 @@
+//! A disk that is not what it was. The node says so and touches nothing; rebuilt
+//! from its peers it is a member like any other, under a new identity.
+
+use std::fs;
+use std::path::Path;
+
+use raftcache::request::Consistency;
+
+use super::many_nodes::all_agree;
+use super::start::{like, refuses};
+use crate::cluster::churn::{COMPACTING, Data};
+use crate::cluster::load::Load;
+use crate::cluster::{Cluster, contents, eventually};
+
+/// Enough for several segments and snapshots.
+const SOME: Data = Data { name: "some", keys: 10_000, value_bytes: 60 };
+
+/// Three nodes with compacted logs.
+fn compacted() -> Cluster {
+    let cluster = Cluster::of(3, &COMPACTING);
+    let mut user = cluster.user();
+    eventually("every log is compacted", || {
+        SOME.write(&mut user, 7);
+        let is_compacted = |node: &crate::cluster::Node| {
+            node.is_compacted() && node.snapshots().len() == 2 && node.files("journal-0").len() >= 3
+        };
+        match cluster.nodes.iter().all(is_compacted) {
+            true => Ok(()),
+            false => Err("not yet".to_owned()),
+        }
+    });
+    cluster
+}
+
+/// Sets a node's directory to what it held before.
+fn restore(dir: &Path, files: &[(std::path::PathBuf, Vec<u8>)]) {
+    fs::remove_dir_all(dir).expect("it can be removed");
+    fs::create_dir(dir).expect("it can be made");
+    for (path, content) in files {
+        fs::write(path, content).expect("it can be written");
+    }
+}
+
+/// Everything that can happen to files, one after the other, and what is said.
+/// The damage done last is left there.
+#[test]
+fn a_damaged_node_refuses_and_is_rebuilt_while_the_others_serve() {
+    let mut cluster = compacted();
+    let follower = (cluster.wait_leader() + 1) % 3;
+    cluster.nodes[follower].kill9();
+    let node = &cluster.nodes[follower];
+    let dir = node.data_dir.clone();
+    let whole = contents(&dir);
+    let journal: Vec<_> = node.files("journal-0").into_iter().map(|(name, _)| name).collect();
+    let snapshots: Vec<_> = node.snapshots().into_iter().map(|(name, _)| name).collect();
+    let command = || like(node, &node.name, &node.data_dir);
+    let read = |name: &String| fs::read(dir.join(name)).expect("it can be read");
+    let is_refused = |what: &str, file: &str| {
+        println!("{what}");
+        let damaged = contents(&dir);
+        refuses(command(), &["damaged", file, "refusing to guess", "cached --rebuild --join"]);
+        assert!(contents(&dir) == damaged, "{what}: something was touched");
+        refuses(command(), &["damaged", file]);
+        restore(&dir, &whole);
+    };
+
+    // Inside a value: between batches there is room in which nothing matters.
+    for segment in [&journal[0], &journal[journal.len() - 1]] {
+        let mut content = read(segment);
+        let dots = |bytes: &[u8]| bytes.iter().all(|&byte| byte == b'.');
+        let values: Vec<_> =
+            (0..content.len() - 8).filter(|&at| dots(&content[at..at + 8])).collect();
+        content[values[values.len() / 2]] ^= 0x10;
+        fs::write(dir.join(segment), &content).expect("it can be written");
+        is_refused("a flipped bit", segment);
+    }
+
+    let mut content = read(&journal[0]);
+    content[3 * 4096..4 * 4096].fill(0);
+    fs::write(dir.join(&journal[0]), &content).expect("it can be written");
+    is_refused("a page of zeros", &journal[0]);
+
+    fs::remove_file(dir.join(&journal[1])).expect("it can be removed");
+    is_refused("a segment in the middle is gone", &journal[1]);
+
+    for name in &journal {
+        fs::remove_file(dir.join(name)).expect("it can be removed");
+    }
+    is_refused("all segments are gone", "journal-");
+
+    for name in &snapshots {
+        fs::write(dir.join(name), &read(name)[..4000]).expect("it can be written");
+    }
+    is_refused("both snapshots are cut off", "snapshot-");
+
+    for name in &snapshots {
+        fs::remove_file(dir.join(name)).expect("it can be removed");
+    }
+    is_refused("both snapshots are gone", "snapshot-");
+
+    let segment = &journal[0];
+    let mut content = read(segment);
+    content[3 * 4096] ^= 1;
+    fs::write(dir.join(segment), &content).expect("it can be written");
+    let load = Load::start(&cluster, "load", 4);
+    load.wait_for(50);
+    rebuild(&mut cluster, follower);
+    load.wait_for(50);
+    let written = load.stop();
+    all_agree(&cluster, &written);
+    cluster.hashes_agree();
+    SOME.verify(&mut cluster.nodes[follower].user(), 7, Consistency::Stale);
+    survives_the_loss_of_any_one(&mut cluster);
+}
+
+/// Until the node is back as another voter.
+fn rebuild(cluster: &mut Cluster, number: usize) {
+    let mut others = cluster.addresses();
+    others.remove(number);
+    let node = &mut cluster.nodes[number];
+    node.join = others;
+    node.flags.push("--rebuild".to_owned());
+    node.start();
+    node.flags.pop();
+    eventually("it counts again", || {
+        let status = cluster.nodes[number].user().status().map_err(|error| error.to_string())?;
+        let counts = |member: &raftcache::request::MemberInfo| {
+            member.node == status.node && member.voter && status.members.len() == 3
+        };
+        if status.members.iter().any(counts) { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+}
+
+fn survives_the_loss_of_any_one(cluster: &mut Cluster) {
+    for lost in 0..cluster.nodes.len() {
+        cluster.nodes[lost].kill9();
+        let mut user = cluster.user_from(lost + 1);
+        SOME.write(&mut user, 100 + lost as u64);
+        SOME.verify(&mut user, 100 + lost as u64, Consistency::Linearizable);
+        cluster.nodes[lost].start();
+        cluster.wait_serving(lost);
+        cluster.wait_leader();
+        cluster.wait_caught_up();
+        SOME.verify(&mut cluster.nodes[lost].user(), 100 + lost as u64, Consistency::Stale);
+    }
+}
+
+/// What was acknowledged last, and the vote, may have been in it.
+#[test]
+#[ignore = "the end of a segment does not say that another one follows: the node starts"]
+fn the_newest_segment_is_gone() {
+    let mut cluster = compacted();
+    let follower = (cluster.wait_leader() + 1) % 3;
+    cluster.nodes[follower].kill9();
+    let node = &cluster.nodes[follower];
+    let (name, _) = node.files("journal-0").pop().expect("a segment");
+    fs::remove_file(node.data_dir.join(&name)).expect("it can be removed");
+    let damaged = contents(&node.data_dir);
+    let command = like(node, &node.name, &node.data_dir);
+    refuses(command, &["damaged", &name, "cached --rebuild --join"]);
+    assert!(contents(&node.data_dir) == damaged, "something was touched");
+}
+
+/// The log makes up for the newest snapshot, as long as the one before is there.
+#[test]
+fn one_of_two_snapshots_is_enough() {
+    let mut cluster = compacted();
+    let follower = (cluster.wait_leader() + 1) % 3;
+    for take_away in [true, false] {
+        cluster.nodes[follower].kill9();
+        let node = &cluster.nodes[follower];
+        let (name, bytes) = node.snapshots().pop().expect("a snapshot");
+        let path = node.data_dir.join(&name);
+        if take_away {
+            fs::remove_file(path).expect("it can be removed");
+        } else {
+            let file = fs::File::options().write(true).open(path).expect("it can be opened");
+            file.set_len(bytes / 2).expect("it can be cut off");
+        }
+        cluster.nodes[follower].start();
+        cluster.wait_serving(follower);
+        cluster.wait_leader();
+        cluster.wait_caught_up();
+        cluster.hashes_agree();
+        SOME.verify(&mut cluster.nodes[follower].user(), 7, Consistency::Stale);
+        // A second one again, for the next time.
+        eventually("the log is compacted anew", || {
+            SOME.write(&mut cluster.user(), 7);
+            match cluster.nodes[follower].snapshots().len() {
+                2 => Ok(()),
+                few => Err(format!("{few} snapshots")),
+            }
+        });
+    }
+}
