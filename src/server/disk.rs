@@ -144,20 +144,37 @@ impl Worker {
             Err(WalError::Full { file }) => log::error!("the disk is full, no room for {file}"),
             Err(error) => return Err(error),
         }
-        self.report(Input::Journal { log_bytes: self.wal.log_bytes(), room: self.wal.room() });
+        self.report_journal();
         Ok(())
+    }
+
+    fn report_journal(&self) {
+        self.report(Input::Journal { log_bytes: self.wal.log_bytes(), room: self.wal.room() });
     }
 
     /// What can wait, then the next job; `None` when there will be none.
     fn rest(&mut self) -> Result<Option<Job>, WalError> {
-        while self.wal.idle()? {
-            if let Ok(job) = self.queue.try_recv() {
-                return Ok(Some(job));
+        loop {
+            let had_room = self.wal.room();
+            while self.wal.idle()? {
+                if let Ok(job) = self.queue.try_recv() {
+                    return Ok(Some(job));
+                }
             }
-        }
-        match self.queue.recv() {
-            Ok(job) => Ok(Some(job)),
-            Err(_) => self.finish().map(|()| None),
+            if self.wal.room() != had_room {
+                self.report_journal();
+            }
+            // On a full disk nobody may write, so no job comes by which it could
+            // be noticed that there is room again.
+            let next = match self.wal.room() {
+                true => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => self.queue.recv_timeout(FULL_RETRY),
+            };
+            match next {
+                Ok(job) => return Ok(Some(job)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.finish().map(|()| None),
+            }
         }
     }
 
