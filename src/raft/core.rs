@@ -305,7 +305,8 @@ impl Core {
         self.reads.close();
         self.tell_durable_vote();
         ready.restore = self.restore.take();
-        if !self.suspended {
+        // What is restored has to be there before anything follows it.
+        if !self.suspended && ready.restore.is_none() {
             ready.committed = self.hand_out_committed();
             ready.reads = self.reads.release(self.applied.index);
             ready.more = self.applied.index < self.commit();

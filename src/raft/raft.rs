@@ -97,6 +97,7 @@ impl Raft {
         {
             return;
         }
+        let may_stand = self.may_stand();
         let Self { core, role, .. } = self;
         match (role, message) {
             (Role::Follower(follower), Message::Append(append)) => {
@@ -111,7 +112,7 @@ impl Raft {
                 follower.on_read_index(core, response);
             }
             (Role::Follower(follower), Message::TimeoutNow)
-                if follower.leader == Some(from) && core.membership().is_voter(core.config.id) =>
+                if follower.leader == Some(from) && may_stand =>
             {
                 self.become_candidate(now, true);
             }

@@ -358,9 +358,16 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// One more. It may have been on its way already, and come back behind later
-    /// ones of its connection.
+    /// One more, the last of its connection.
     pub fn push(&mut self, held: Held) {
+        self.bytes += held.request.size_bytes();
+        self.due.note(held.deadline);
+        self.held.push(held);
+    }
+
+    /// One that was on its way already and comes back, maybe behind later ones
+    /// of its connection.
+    pub fn push_back(&mut self, held: Held) {
         self.bytes += held.request.size_bytes();
         self.due.note(held.deadline);
         let is_later = |other: &Held| {

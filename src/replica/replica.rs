@@ -133,6 +133,8 @@ impl Replica {
         match input {
             Input::Request { ticket, request } => self.request(now, ticket, request),
             Input::Gone { connection } => {
+                // What has not begun need not begin any more.
+                self.held.take(|held| held.ticket.connection == connection);
                 self.lines.remove(&connection);
             }
             Input::Peer { from, message } => self.on_peer(now, from, message),
@@ -315,7 +317,7 @@ impl Replica {
             if is_proxied(held.ticket) {
                 self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);
             } else {
-                self.hold(held);
+                self.hold_again(held);
             }
         }
     }
@@ -356,6 +358,7 @@ impl Replica {
     /// storing and voting.
     fn stop_serving(&mut self, now: Time, fault: &str) {
         self.raft.suspend(true);
+        self.snapshots.give_up_transfers();
         if let Some(successor) = self.raft.successor(now).filter(|_| !self.raft.is_transferring()) {
             self.raft.transfer_leadership(now, successor);
         }

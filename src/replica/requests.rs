@@ -109,9 +109,16 @@ impl Replica {
         self.lines.get_mut(&ticket.connection)
     }
 
-    pub(super) fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: Held) {
         self.line(held.ticket).held += 1;
         self.held.push(held);
+    }
+
+    /// Holds a request that had been on its way.
+    pub(super) fn hold_again(&mut self, held: Held) {
+        let line = self.line(held.ticket);
+        line.held += 1;
+        if line.held == 1 { self.held.push(held) } else { self.held.push_back(held) }
     }
 
     /// Lets what was held begin, in order, if it can now.
@@ -301,7 +308,7 @@ impl Replica {
         }
         if matches!(reply, Reply::Error(ErrorKind::NoLeader, _)) && !self.is_closing() {
             let not_before = now.time + RETRY_AFTER;
-            self.hold(Held { ticket, request, deadline, not_before });
+            self.hold_again(Held { ticket, request, deadline, not_before });
         } else {
             self.reply(ticket, reply);
         }

@@ -228,6 +228,12 @@ impl Snapshots {
         Self { newest, ..Self::default() }
     }
 
+    /// Sends and takes in no more.
+    pub fn give_up_transfers(&mut self) {
+        self.sending.clear();
+        self.receiving = None;
+    }
+
     /// The jobs that have come up.
     pub fn take_jobs(&mut self) -> Vec<SnapshotJob> {
         std::mem::take(&mut self.jobs)
@@ -436,7 +442,12 @@ impl Replica {
                 let chunk = SnapshotMessage::Chunk { last, offset, bytes };
                 self.messages.push((to, PeerMessage::Snapshot(chunk)));
             }
-            SnapshotReport::Read { .. } => {}
+            SnapshotReport::Read { to, bytes: None, .. } => {
+                // A newer one has taken its place: offer that at once.
+                if let Some(sending) = self.snapshots.sending.get_mut(&to) {
+                    sending.offered = Time::ZERO;
+                }
+            }
             SnapshotReport::Received { last, bytes } => {
                 if let Some(receiving) = &mut self.snapshots.receiving
                     && receiving.last == last

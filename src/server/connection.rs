@@ -25,6 +25,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::address;
@@ -111,12 +112,18 @@ impl State {
 
 /// What a reply keeps from being freed.
 fn held_bytes(reply: &Reply) -> usize {
-    let Reply::Answers(answers) = reply else { return 0 };
+    // Status and members are a few kilobytes.
+    const OTHERS: usize = 4 << 10;
     let size = |answer: &Answer| match answer {
-        Answer::Item(Some(item)) => item.value.len(),
-        _ => 0,
+        Answer::Item(Some(item)) => size_of::<Answer>() + item.value.len(),
+        _ => size_of::<Answer>(),
     };
-    answers.iter().map(size).sum()
+    match reply {
+        Reply::Answers(answers) => answers.iter().map(size).sum(),
+        Reply::Pong | Reply::Done | Reply::GuardFailed | Reply::SessionOpened { .. } => 0,
+        Reply::Error(_, reason) => reason.len(),
+        Reply::Members(_) | Reply::Status(_) => OTHERS,
+    }
 }
 
 impl Connection {
@@ -167,8 +174,12 @@ impl Connection {
             if writes && ready.is_writable() && self.flush(hub)? {
                 untaken_since = None;
             }
-            if reads && ready.is_readable() && self.take_in(hub)? {
-                partial_since = None;
+            if reads && ready.is_readable() {
+                if self.take_in(hub)? {
+                    partial_since = None;
+                }
+                // However fast it sends, others have their turn.
+                yield_now().await;
             }
         }
     }
@@ -204,7 +215,8 @@ impl Connection {
         };
         let untaken_patience =
             if state.closing { FAREWELL_TIMEOUT } else { hub.limits.slow_reader_timeout };
-        let partial = since(partial_since, !state.input.is_empty() && !state.closing);
+        let is_ours = state.closing || self.paused.get();
+        let partial = since(partial_since, !state.input.is_empty() && !is_ours);
         let untaken = since(untaken_since, state.has_unwritten());
         let partial = partial.map(|since| since + patience);
         let untaken = untaken.map(|since| since + untaken_patience);
@@ -231,7 +243,12 @@ impl Connection {
             state.closing = true;
             return Ok(false);
         }
+        let was_large = state.input.len() > READ_BYTES;
         let took = self.decode(hub, state);
+        if was_large && state.input.is_empty() {
+            // An idle connection does not keep the memory of a large request.
+            state.input = BytesMut::new();
+        }
         self.count(hub, state);
         Ok(took)
     }

@@ -33,6 +33,8 @@ pub struct Asking {
     pub name: String,
     /// Where its peers reach it.
     pub peer_address: String,
+    /// Whether the log it has names it already.
+    pub is_named: bool,
     /// Whether it is a member by now.
     pub belongs: Rc<Cell<bool>>,
 }
@@ -42,6 +44,10 @@ impl Asking {
     pub async fn run(mut self) {
         let mut said = BTreeSet::new();
         let mut wait = FIRST_WAIT;
+        // A member that starts again is told soon that it is one.
+        if self.is_named {
+            sleep(LONGEST_WAIT).await;
+        }
         while !self.belongs.get() {
             let outcome = self.ask().await;
             if self.belongs.get() {

@@ -49,9 +49,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{Instant, sleep};
 
+use config::ClientLimits;
 pub use config::{Flags, ServerConfig};
 
 use crate::protocol;
@@ -67,6 +68,9 @@ use start::{Opened, Started};
 
 /// How long accepting rests when the process has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How many descriptors clients leave for files and peers.
+const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// How long a stop waits for what is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -113,12 +117,13 @@ pub enum StartError {
 /// Runs a node until it is asked to stop. Addresses are taken before the data
 /// directory is touched.
 pub fn run(config: &ServerConfig) -> Result<(), StartError> {
-    os::raise_descriptor_limit();
+    let descriptors = os::raise_descriptor_limit();
     let clients = listen(&config.listen)?;
     let nodes = listen(&config.peer_listen)?;
     let config = &ServerConfig {
         advertise: advertised(&config.advertise, &clients)?,
         peer_advertise: advertised(&config.peer_advertise, &nodes)?,
+        clients: leave_descriptors(config.clients.clone(), descriptors),
         ..config.clone()
     };
     let started = start::open(config)?;
@@ -130,6 +135,18 @@ pub fn run(config: &ServerConfig) -> Result<(), StartError> {
         log::info!("{}: stopped", config.name);
         result
     }))
+}
+
+/// Clients must not take the descriptors that the journal and the peers need:
+/// without them this node, and under the same load every other, would have to end.
+fn leave_descriptors(mut clients: ClientLimits, descriptors: Option<u64>) -> ClientLimits {
+    let most = descriptors.unwrap_or(u64::MAX).saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if clients.connections > most {
+        log::warn!("{most} clients at a time: the system lets this process open no more files");
+        clients.connections = most;
+    }
+    clients
 }
 
 fn listen(addresses: &[String]) -> Result<Vec<StdListener>, StartError> {
@@ -190,7 +207,7 @@ struct EventLoop {
     peers: Rc<Peers>,
     journal: Rc<Journal>,
     reports: UnboundedReceiver<Report>,
-    /// The tasks that take in connections.
+    /// The tasks that take in clients.
     accepting: Vec<JoinHandle<()>>,
     /// Whether this node finds itself a member.
     belongs: Rc<Cell<bool>>,
@@ -232,8 +249,7 @@ impl EventLoop {
             accepting.push(spawn_local(accept));
         }
         for listener in nodes {
-            let accept = incoming::accept(TcpListener::from_std(listener)?, Rc::clone(&peers));
-            accepting.push(spawn_local(accept));
+            spawn_local(incoming::accept(TcpListener::from_std(listener)?, Rc::clone(&peers)));
         }
         let (listens, meets) = (config.listen.join(", "), config.peer_listen.join(", "));
         log::info!("{}: serving on {listens}, other nodes on {meets}", config.name);
@@ -243,6 +259,10 @@ impl EventLoop {
                 addresses: config.join.clone(),
                 name: config.name.clone(),
                 peer_address: config.peer_advertise.clone(),
+                is_named: {
+                    let raft = started.replica.raft();
+                    raft.membership().contains(raft.id())
+                },
                 belongs: Rc::clone(&belongs),
             };
             spawn_local(asking.run());
@@ -268,11 +288,18 @@ impl EventLoop {
         let mut stop = Box::pin(stop_signal());
         loop {
             let effects = self.turn()?;
-            if effects.drained || self.stop_by.is_some_and(|by| Instant::now() >= by) {
+            // Every client has its replies when its connection is closed.
+            let is_done = effects.drained && self.hub.connections() == 0;
+            if is_done || self.stop_by.is_some_and(|by| Instant::now() >= by) {
                 break;
             }
+            // Peers and clients are heard between any two turns.
+            yield_now().await;
             let now = os::now().time;
             let wait = effects.wake_at.map_or(STOP_PATIENCE, |at| at.since(now));
+            if wait.is_zero() {
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.hub.arrival() => {}
@@ -292,6 +319,7 @@ impl EventLoop {
 
     /// Takes in nobody any more, and ends when everything is answered.
     fn stop(&mut self) {
+        // Other nodes still have to be heard: they take over.
         self.accepting.iter().for_each(JoinHandle::abort);
         self.hub.stop_reading();
         self.hub.submit(Input::Stop);
@@ -332,7 +360,8 @@ impl EventLoop {
 
     fn look_at_membership(&mut self, removed: bool) {
         let raft = self.driver.replica().raft();
-        self.belongs.set(raft.membership().contains(raft.id()));
+        // By an entry that is committed: one that is not may never have been.
+        self.belongs.set(raft.applied_membership().contains(raft.id()));
         if removed && !std::mem::replace(&mut self.removed, true) {
             log::warn!(
                 "{}: this node was removed from its cluster; its data directory is of no more use",

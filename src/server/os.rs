@@ -57,17 +57,22 @@ fn total_memory_bytes() -> Option<u64> {
     None
 }
 
-/// Lets the process open as many files as it may.
+/// Lets the process open as many files as it may; how many that is, if it has a
+/// limit.
 #[cfg(target_os = "linux")]
-pub fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if setrlimit(Resource::Nofile, raised).is_err() {
         log::warn!("cannot raise the limit of open files from {:?}", limit.current);
+        return limit.current;
     }
+    limit.maximum
 }
 
 /// Nothing to be done.
 #[cfg(not(target_os = "linux"))]
-pub fn raise_descriptor_limit() {}
+pub fn raise_descriptor_limit() -> Option<u64> {
+    None
+}

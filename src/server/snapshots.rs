@@ -214,8 +214,10 @@ impl Worker {
         if *receiving != last {
             return Ok(());
         }
-        let size_bytes = *size_bytes;
+        let (size_bytes, before) = (*size_bytes, receiver.received_bytes());
         match receiver.chunk(offset, bytes) {
+            // Sent twice; the answer to the first one has asked for what follows.
+            Ok(here) if here == before => Ok(()),
             Ok(here) if here < size_bytes => {
                 self.report(SnapshotReport::Received { last, bytes: here });
                 Ok(())
@@ -223,7 +225,9 @@ impl Worker {
             Ok(_) => self.complete(last, size_bytes),
             Err(WalError::Full { file }) => {
                 log::error!("the leader's snapshot has no room: the disk is full at {file}");
-                self.receiving = None;
+                if let Some((.., receiver)) = self.receiving.take() {
+                    receiver.abandon();
+                }
                 self.report(SnapshotReport::NotReceived(last));
                 Ok(())
             }

@@ -60,9 +60,11 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
             (newcomer, Recovered::default(), State::empty())
         }
     };
-    // Who has any state is a member; members are not taken in again.
-    let asks = recovered == Recovered::default();
-    Ok(Started { replica: build(config, &own, recovered, state), journal, own, asks })
+    let replica = build(config, &own, recovered, state);
+    // Members are not taken in again. Who is named by an entry that is not known
+    // to be committed asks until it is.
+    let asks = !replica.raft().applied_membership().contains(own.node);
+    Ok(Started { replica, journal, own, asks })
 }
 
 /// What the newest snapshot held.
