@@ -1,0 +1,3 @@
+module raftcache
+
+go 1.19
