@@ -2,8 +2,10 @@
 //!
 //! A connection carries requests one after the other, as many as the client
 //! likes before the first reply; replies come in the order of the requests.
-//! There is no magic and no request id. Everything is little-endian; a *length*
-//! is an i32, so what reads as negative is over every limit.
+//! There is no magic and no request id: a reply does not say what it replies to,
+//! so a client remembers what it asked. Everything is little-endian; a *length*
+//! is an i32, so what reads as negative is over every limit. The requests below
+//! may be mixed on one connection, in any order.
 //!
 //! # The classic three
 //!
@@ -69,8 +71,33 @@
 //! list          | count | that many replies: | status u8 | length | payload … |
 //! ```
 //!
-//! BATCH, MGET and MSET take effect at one position of the log, or not at all. A
-//! stamped write is executed once, however often it is sent.
+//! Names, addresses and sentences are UTF-8; keys and values are any bytes. A
+//! *version* is the position in the log of a key's last write.
+//!
+//! SET clears an earlier deadline unless its expiry is *keep*. EXPIRE with a
+//! deadline that is not in the future removes the key, with *never* it is
+//! PERSIST, with *keep* it changes nothing. INCRBY takes an absent key for 0 and
+//! leaves its deadline; the value is the number in decimal.
+//!
+//! BATCH, MGET and MSET take effect at one position of the log, or not at all;
+//! each command of a batch sees those before it. Of a batch that writes the
+//! consistency is ignored. In a list stand the statuses 1, 3, 9, 14, 15 and 16:
+//! such a command had no effect, and the others of the batch had theirs. If the
+//! request as a whole fails, there is one status and one sentence, and no list;
+//! a single command is answered with its own status.
+//!
+//! A stamped write is executed once, however often and through whichever node it
+//! is sent; a repetition gets the first reply, or status 10 if that is no longer
+//! kept (a session's replies may take 256 KiB). SESSION opens a session, which
+//! ends when it is idle for an hour or too many others are in use. Its writes are
+//! numbered from 1 and may arrive in any order, but one that is 1,024 behind the
+//! highest is refused. STAMPED takes SET, DEL, EXPIRE, PERSIST, INCRBY, MSET of at
+//! least one pair, CLEAR, and BATCH with a write among its commands; all its
+//! fields stand in it, BATCH's consistency too.
+//!
+//! JOIN with an address without a host means the host that the request comes
+//! from. The log, the versions and what INCRBY holds are of 64 bits: languages
+//! whose numbers are doubles need another type for them.
 //!
 //! # Status
 //!
@@ -94,14 +121,41 @@
 //! | 15 | INCRBY: overflow | no |
 //! | 16 | the deadline is beyond what a clock can say | no |
 //!
-//! But for 1, 3 and 9 the payload is a sentence for people. Later versions may
-//! add statuses.
+//! The payload of 3 is empty; but for 1, 3 and 9 it is a sentence for people.
+//! Later versions may add statuses: one that a client does not know says nothing
+//! about the outcome, and counts as 5.
+//!
+//! # What a client has to do
+//!
+//! * Read while it writes. A node stops reading from a connection with 1,024
+//!   unanswered requests or 1 MiB of replies that are not taken, so who writes
+//!   a long pipeline to its end first may wait for ever.
+//! * Wait a little longer than the node does, which answers everything within its
+//!   request timeout (3 s by default) if only to say 4 or 5.
+//! * Send a request again, to the next address, only if nothing was sent, if it
+//!   does not write, or if it is stamped. If it was answered with 4 or 12, it
+//!   surely had no effect there, and with 5 or no reply, it may have had one: from
+//!   then on only a result settles the matter, and a later 4, 10 or 12 says no
+//!   more than 5. JOIN, LEAVE and TRANSFER count as writes that cannot be
+//!   stamped; SESSION may be repeated, as a session too many ends by itself.
+//! * With 10, if no attempt before may have had an effect: take another session.
+//! * Not count on the order of what it sends again. A write that is repeated takes
+//!   effect after those of its pipeline that were not.
+//!
+//! `binary_golden.txt` beside this file holds every form of request and reply, and
+//! `tools/clients` clients in other languages that are tested against it.
 //!
 //! # Bad input
 //!
 //! An opcode, length, count or field that breaks the tables above ends the
 //! connection: nothing behind it can be trusted. A database above 15 is answered
 //! with status 2. A request that is cut off is never executed.
+//!
+//! The limits: a key 64 KiB, a value 16 MiB, a name or address 1 KiB, a count
+//! 10,000, a request 32 MiB. A reply never exceeds 64 MiB; what would is answered
+//! with status 5 instead, because a batch that writes has taken effect. Guards and
+//! commands of one BATCH together are at most 10,000, and its keys and values
+//! 32 MiB; more is answered with status 2.
 
 mod decode;
 mod encode;
