@@ -44,6 +44,7 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
     }
     let disk = StdDisk::open(&config.data_dir).map_err(unusable)?;
     let identity = identify(config, &disk)?;
+    let founder = identity.founder;
     let own = Peer {
         node: identity.node,
         cluster: identity.cluster,
@@ -63,7 +64,7 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
     let replica = build(config, &own, recovered, state);
     // Members are not taken in again. Who is named by an entry that is not known
     // to be committed asks until it is.
-    let asks = !replica.raft().applied_membership().contains(own.node);
+    let asks = !founder && !replica.raft().applied_membership().contains(own.node);
     Ok(Started { replica, journal, own, asks })
 }
 
