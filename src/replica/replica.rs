@@ -237,7 +237,7 @@ impl Replica {
         let ready = self.raft.ready(now.time);
         let mut at_once = ready.more | self.note_role(now);
         if let Some(meta) = ready.restore {
-            self.begin_restore(meta.last);
+            self.restore(meta.last);
         }
         self.apply(now, ready.committed);
         if self.fault.is_none() {

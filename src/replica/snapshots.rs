@@ -14,10 +14,9 @@
 //! where it has got to. So a lost link costs one chunk, and a follower takes
 //! what it can bear.
 //!
-//! *Taking in.* When the file is whole and durable, consensus decides whether it
-//! is news. If so the state is built from it off the loop; what is committed
-//! meanwhile waits, and the old state serves stale reads until the new one is
-//! there.
+//! *Taking in.* When the file is whole and durable, the state is built from it, off
+//! the loop; only then does consensus decide whether it is news. If so the new
+//! state takes the place of the old one in a single step.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -117,8 +116,6 @@ pub enum SnapshotJob {
         /// The part.
         bytes: Bytes,
     },
-    /// Build the state from this one.
-    Load(EntryId),
     /// Free this, which takes a while.
     Drop(Box<Fsm>),
 }
@@ -161,11 +158,12 @@ pub enum SnapshotReport {
         meta: SnapshotMeta,
         /// The size of its file.
         size_bytes: u64,
+        /// The state it holds. Built before anything is given up for it: a file
+        /// that nobody can make a state of must not replace a log.
+        fsm: Box<Fsm>,
     },
     /// One that was being taken in turned out damaged, or there is no space.
     NotReceived(EntryId),
-    /// The state that was to be built.
-    Loaded(Box<Fsm>),
 }
 
 /// A snapshot file that is here.
@@ -218,8 +216,8 @@ pub struct Snapshots {
     rest_until: Time,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
-    /// The state of this one is being built.
-    restoring: Option<EntryId>,
+    /// The state of one that consensus wants to be taken over.
+    restored: Option<Box<Fsm>>,
 }
 
 impl Snapshots {
@@ -237,11 +235,6 @@ impl Snapshots {
     /// The jobs that have come up.
     pub fn take_jobs(&mut self) -> Vec<SnapshotJob> {
         std::mem::take(&mut self.jobs)
-    }
-
-    /// Whether committed entries have to wait.
-    pub fn is_restoring(&self) -> bool {
-        self.restoring.is_some()
     }
 
     /// When there is something to see to even if nothing arrives.
@@ -274,7 +267,7 @@ impl Replica {
     fn begin_own(&mut self, now: Time) {
         let last_bytes = self.snapshots.newest.map_or(0, |newest| newest.size_bytes);
         let is_due = self.log_bytes > self.config.snapshot_log_bytes.max(last_bytes);
-        let is_busy = self.snapshots.taking.is_some() || self.snapshots.is_restoring();
+        let is_busy = self.snapshots.taking.is_some();
         let last = self.raft.applied();
         let is_news = last == self.applied
             && self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index);
@@ -404,7 +397,7 @@ impl Replica {
 
     fn on_offer(&mut self, now: Time, from: NodeId, last: EntryId, size_bytes: u64) {
         let is_news = last.index > self.raft.commit() && last.index.is_sane();
-        if self.raft.leader() != Some(from) || !is_news || self.snapshots.is_restoring() {
+        if self.raft.leader() != Some(from) || !is_news {
             return;
         }
         let is_it = |r: &Receiving| (r.from, r.last) == (from, last);
@@ -444,7 +437,10 @@ impl Replica {
             }
             SnapshotReport::Read { to, bytes: None, .. } => {
                 // A newer one has taken its place: offer that at once.
-                if let Some(sending) = self.snapshots.sending.get_mut(&to) {
+                let newest = self.snapshots.newest.map(|newest| newest.last);
+                if let Some(sending) = self.snapshots.sending.get_mut(&to)
+                    && newest != Some(sending.last)
+                {
                     sending.offered = Time::ZERO;
                 }
             }
@@ -456,50 +452,46 @@ impl Replica {
                     self.ask_for_chunk(now.time);
                 }
             }
-            SnapshotReport::Complete { meta, size_bytes } => self.install(now, meta, size_bytes),
+            SnapshotReport::Complete { meta, size_bytes, fsm } => {
+                self.install(now, meta, size_bytes, fsm);
+            }
             SnapshotReport::NotReceived(last) => {
                 let is_it = |receiving: &Receiving| receiving.last == last;
                 if self.snapshots.receiving.as_ref().is_some_and(is_it) {
                     self.snapshots.receiving = None;
                 }
             }
-            SnapshotReport::Loaded(fsm) => self.take_over(*fsm),
         }
     }
 
-    fn install(&mut self, now: Now, meta: SnapshotMeta, size_bytes: u64) {
+    fn install(&mut self, now: Now, meta: SnapshotMeta, size_bytes: u64, fsm: Box<Fsm>) {
         let last = meta.last;
         let receiving = self.snapshots.receiving.take_if(|receiving| receiving.last == last);
-        let Some(Receiving { term, .. }) = receiving else { return };
-        if self.raft.snapshot_received(now.time, term, meta) {
+        let is_news =
+            receiving.is_some_and(|from| self.raft.snapshot_received(now.time, from.term, meta));
+        if is_news {
             self.snapshots.newest = Some(Available { last, size_bytes });
+            self.snapshots.restored = Some(fsm);
+        } else {
+            self.snapshots.jobs.push(SnapshotJob::Drop(fsm));
         }
     }
 
-    /// Consensus wants the state taken over from a snapshot. Until it is there
-    /// nothing is applied, and this node does not stand for election.
-    pub(super) fn begin_restore(&mut self, last: EntryId) {
+    /// Consensus wants the state taken over from a snapshot. What waited for
+    /// entries that it contains will never see them applied one by one.
+    pub(super) fn restore(&mut self, last: EntryId) {
+        let fsm = self.snapshots.restored.take().expect("a snapshot comes with its state");
+        assert_eq!(fsm.applied(), last.index.0, "and that is the one");
         if self.snapshots.taking.take().is_some() {
             self.fsm.abandon_snapshot();
             self.snapshots.jobs.push(SnapshotJob::Abandon);
         }
-        self.raft.suspend(true);
-        self.snapshots.restoring = Some(last);
-        self.snapshots.jobs.push(SnapshotJob::Load(last));
-    }
-
-    /// The new state is there. What waited for entries that it contains will
-    /// never see them applied one by one.
-    fn take_over(&mut self, fsm: Fsm) {
-        let is_it = |last: &mut EntryId| last.index.0 == fsm.applied();
-        let Some(last) = self.snapshots.restoring.take_if(is_it) else { return };
         log::info!("{}: continues from the snapshot at {last}", self.config.name);
-        let old = std::mem::replace(&mut self.fsm, fsm);
+        let old = std::mem::replace(&mut self.fsm, *fsm);
         self.snapshots.jobs.push(SnapshotJob::Drop(Box::new(old)));
         self.applied = last;
         for ticket in self.writes.skipped(last.index) {
             self.give_up_write(ticket);
         }
-        self.raft.suspend(self.fault.is_some());
     }
 }

@@ -18,6 +18,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// How long to wait before a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
+/// The longest such wait.
+const FULL_RETRY_LONGEST: Duration = Duration::from_secs(5);
+
 /// Under a load that never pauses, the next segment is prepared in between, one
 /// piece of this size whenever half as much was written, so that it is ready by
 /// the time the current one is half full.
@@ -63,7 +66,17 @@ impl DiskThread {
     /// Starts the thread, once.
     pub fn start(&mut self, wal: Wal<StdDisk>) -> std::io::Result<()> {
         let queue = self.queue.take().expect("a node has one journal in its life");
-        let worker = Worker { wal, queue, reports: self.reports.clone(), written_bytes: 0 };
+        let worker = Worker {
+            wal,
+            queue,
+            reports: self.reports.clone(),
+            writes: Vec::new(),
+            taken: None,
+            patience: FULL_RETRY,
+            told_room: true,
+            rest: Rest::NotYet,
+            written_bytes: 0,
+        };
         self.thread = Some(std::thread::Builder::new().name("disk".into()).spawn(|| worker.run())?);
         Ok(())
     }
@@ -97,7 +110,27 @@ struct Worker {
     wal: Wal<StdDisk>,
     queue: Receiver<Job>,
     reports: UnboundedSender<Report>,
+    /// Not yet durable. More than one turn's only while the disk is full.
+    writes: Vec<Write>,
+    /// A snapshot of ours that the journal does not name yet.
+    taken: Option<EntryId>,
+    /// How long to wait before a full disk is tried again.
+    patience: Duration,
+    /// What the replica was last told of room.
+    told_room: bool,
+    rest: Rest,
     written_bytes: usize,
+}
+
+/// How far the thread has got with what can wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Something was written a moment ago.
+    NotYet,
+    /// There is more to do.
+    Resting,
+    /// There is nothing.
+    Rested,
 }
 
 impl Worker {
@@ -107,103 +140,111 @@ impl Worker {
         }
     }
 
-    /// Until the queue is closed and empty, or the disk fails.
+    /// Until the queue is closed and empty, or the disk fails. A full disk is no
+    /// failure: writes stay where they are, and whatever makes room goes on.
     fn work(&mut self) -> Result<(), WalError> {
         loop {
-            let first = match self.queue.recv_timeout(QUIET) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => match self.rest()? {
-                    Some(job) => job,
-                    None => return Ok(()),
-                },
-                Err(RecvTimeoutError::Disconnected) => return self.finish(),
-            };
-            let (mut writes, mut taken) = (Vec::new(), None);
-            for job in std::iter::once(first).chain(self.queue.try_iter()) {
-                match job {
-                    Job::Write(write) => writes.push(write),
-                    Job::Fetch(fetch) => self.fetch(fetch)?,
-                    Job::SnapshotTaken(last) => taken = Some(last),
-                    Job::Pin(Some(after)) => self.wal.pin(after),
-                    Job::Pin(None) => self.wal.unpin()?,
+            match self.wait() {
+                Ok(job) => {
+                    self.take(job)?;
+                    while let Ok(job) = self.queue.try_recv() {
+                        self.take(job)?;
+                    }
                 }
+                Err(RecvTimeoutError::Timeout) => self.do_what_can_wait()?,
+                // What does not fit now was not acknowledged.
+                Err(RecvTimeoutError::Disconnected) => return self.wal.idle().map(|_| ()),
             }
-            self.commit(writes)?;
-            // What it covers may be deleted last of all.
-            if let Some(last) = taken {
-                self.snapshot_taken(last)?;
+            self.commit()?;
+            self.name_snapshot()?;
+            if self.wal.room() != self.told_room {
+                self.report_journal();
             }
         }
     }
 
-    fn snapshot_taken(&mut self, last: EntryId) -> Result<(), WalError> {
+    /// The next job, unless there is something to do before it comes.
+    fn wait(&self) -> Result<Job, RecvTimeoutError> {
+        let is_stuck = !self.writes.is_empty() || self.taken.is_some() || !self.wal.room();
+        match self.rest {
+            _ if is_stuck => self.queue.recv_timeout(self.patience),
+            Rest::NotYet => self.queue.recv_timeout(QUIET),
+            Rest::Resting => self.queue.recv_timeout(Duration::ZERO),
+            Rest::Rested => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn take(&mut self, job: Job) -> Result<(), WalError> {
+        match job {
+            Job::Write(write) => {
+                let bytes: usize = write.entries.iter().map(Entry::size).sum();
+                self.written_bytes += SECTOR_BYTES + bytes;
+                self.writes.push(write);
+                self.rest = Rest::NotYet;
+                Ok(())
+            }
+            Job::Fetch(fetch) => self.fetch(fetch),
+            Job::SnapshotTaken(last) => {
+                self.taken = Some(last);
+                Ok(())
+            }
+            Job::Pin(Some(after)) => {
+                self.wal.pin(after);
+                Ok(())
+            }
+            Job::Pin(None) => self.wal.unpin(),
+        }
+    }
+
+    fn do_what_can_wait(&mut self) -> Result<(), WalError> {
+        self.rest = if self.wal.idle()? { Rest::Resting } else { Rest::Rested };
+        self.patience = match self.wal.room() {
+            true => FULL_RETRY,
+            // A try takes what little space there is for a moment: ever more seldom.
+            false => (self.patience * 2).min(FULL_RETRY_LONGEST),
+        };
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), WalError> {
+        while !self.writes.is_empty() {
+            match self.wal.commit(&self.writes) {
+                Ok(seq) => {
+                    self.writes.retain(|write| write.seq > seq);
+                    self.told_room = self.wal.room();
+                    let log_bytes = self.wal.log_bytes();
+                    self.report(Input::Durable { seq, log_bytes, room: self.told_room });
+                }
+                Err(WalError::Full { file }) => {
+                    log::error!("the disk is full, no room for {file}");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.prepare()
+    }
+
+    /// Lets the journal name a snapshot, and forget what it covers. It needs
+    /// little room to make much.
+    fn name_snapshot(&mut self) -> Result<(), WalError> {
+        let Some(last) = self.taken else { return Ok(()) };
         match self.wal.snapshot_taken(last) {
+            // The entries up to it wait to be written.
+            Err(WalError::Unfit { .. }) if last.index > self.wal.last().index => return Ok(()),
             // An installed snapshot was newer.
-            Ok(()) | Err(WalError::Unfit { .. }) => {}
-            // What it covers stays until the next one.
-            Err(WalError::Full { file }) => log::error!("the disk is full, no room for {file}"),
+            Ok(()) | Err(WalError::Unfit { .. }) => self.taken = None,
+            Err(WalError::Full { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
         self.report_journal();
         Ok(())
     }
 
-    fn report_journal(&self) {
-        self.report(Input::Journal { log_bytes: self.wal.log_bytes(), room: self.wal.room() });
-    }
-
-    /// What can wait, then the next job; `None` when there will be none.
-    fn rest(&mut self) -> Result<Option<Job>, WalError> {
-        loop {
-            let had_room = self.wal.room();
-            while self.wal.idle()? {
-                if let Ok(job) = self.queue.try_recv() {
-                    return Ok(Some(job));
-                }
-            }
-            if self.wal.room() != had_room {
-                self.report_journal();
-            }
-            // On a full disk nobody may write, so no job comes by which it could
-            // be noticed that there is room again.
-            let next = match self.wal.room() {
-                true => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => self.queue.recv_timeout(FULL_RETRY),
-            };
-            match next {
-                Ok(job) => return Ok(Some(job)),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.finish().map(|()| None),
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), WalError> {
-        self.wal.idle().map(|_| ())
-    }
-
-    fn commit(&mut self, mut writes: Vec<Write>) -> Result<(), WalError> {
-        let entries = writes.iter().flat_map(|write| &write.entries);
-        self.written_bytes += SECTOR_BYTES + entries.map(Entry::size).sum::<usize>();
-        while !writes.is_empty() {
-            match self.wal.commit(&writes) {
-                Ok(seq) => {
-                    writes.retain(|write| write.seq > seq);
-                    self.report(Input::Durable {
-                        seq,
-                        log_bytes: self.wal.log_bytes(),
-                        room: self.wal.room(),
-                    });
-                }
-                // It goes on by itself as soon as there is space.
-                Err(WalError::Full { file }) => {
-                    log::error!("the disk is full, no room for {file}");
-                    std::thread::sleep(FULL_RETRY);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.prepare()
+    fn report_journal(&mut self) {
+        self.told_room = self.wal.room();
+        let log_bytes = self.wal.log_bytes();
+        self.report(Input::Journal { log_bytes, room: self.told_room });
     }
 
     fn prepare(&mut self) -> Result<(), WalError> {

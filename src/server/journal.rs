@@ -78,7 +78,11 @@ impl Journal {
         match unjoined.adopt(cluster) {
             Ok(wal) => match self.start(wal) {
                 Ok(()) => return true,
-                Err(error) => log::error!("cannot start the disk thread: {error}"),
+                Err(source) => self.disk.borrow().fail(WalError::Io {
+                    what: "start a thread",
+                    file: "journal".to_owned(),
+                    source,
+                }),
             },
             Err(error) => self.disk.borrow().fail(error),
         }

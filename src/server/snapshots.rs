@@ -11,8 +11,8 @@ use super::disk::Report;
 use crate::fsm::{Fsm, Limits, Restore};
 use crate::raft::{ClusterId, EntryId, NodeId};
 use crate::replica::{Input, SnapshotJob, SnapshotReport};
-use crate::wal::snapshot_file::BLOCK_LIMIT_BYTES;
-use crate::wal::{SnapshotReader, SnapshotReceiver, SnapshotWriter, StdDisk, WalError};
+use crate::wal::snapshot_file::{self, BLOCK_LIMIT_BYTES};
+use crate::wal::{Disk, SnapshotReader, SnapshotReceiver, SnapshotWriter, StdDisk, WalError};
 
 /// How much of a file goes into one message.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -64,7 +64,7 @@ impl SnapshotThread {
 pub fn load(disk: &StdDisk, cluster: ClusterId, last: EntryId) -> Result<(Fsm, u64), WalError> {
     let mut reader = SnapshotReader::open(disk, cluster, last)?;
     let damaged = |error: crate::fsm::RestoreError, at: u64| WalError::Damaged {
-        file: crate::wal::Disk::path(disk, &crate::wal::snapshot_file::name(last)),
+        file: disk.path(&snapshot_file::name(last)),
         offset: at,
         index: Some(last.index),
         what: error.to_string(),
@@ -79,6 +79,8 @@ pub fn load(disk: &StdDisk, cluster: ClusterId, last: EntryId) -> Result<(Fsm, u
     Ok((fsm, size_bytes))
 }
 
+type Reader = SnapshotReader<<StdDisk as Disk>::File>;
+
 struct Worker {
     disk: StdDisk,
     cluster: ClusterId,
@@ -86,7 +88,7 @@ struct Worker {
     writing: Option<SnapshotWriter<StdDisk>>,
     receiving: Option<(EntryId, u64, SnapshotReceiver<StdDisk>)>,
     /// The one that was read from last.
-    open: Option<(EntryId, SnapshotReader<<StdDisk as crate::wal::Disk>::File>)>,
+    open: Option<(EntryId, Reader)>,
 }
 
 impl Worker {
@@ -131,11 +133,6 @@ impl Worker {
                 Ok(())
             }
             SnapshotJob::Take { last, offset, bytes } => self.take(last, offset, &bytes),
-            SnapshotJob::Load(last) => {
-                let (fsm, _) = load(&self.disk, self.cluster, last)?;
-                self.report(SnapshotReport::Loaded(Box::new(fsm)));
-                Ok(())
-            }
         }
     }
 
@@ -178,14 +175,27 @@ impl Worker {
 
     fn read(&mut self, to: NodeId, last: EntryId, offset: u64) -> Result<(), WalError> {
         if self.open.as_ref().is_none_or(|(open, _)| *open != last) {
-            // Compaction may have taken it meanwhile; the leader offers another.
-            self.open =
-                SnapshotReader::open(&self.disk, self.cluster, last).ok().map(|r| (last, r));
+            self.open = self.open_whole(last)?;
         }
         let chunk = |reader: &SnapshotReader<_>| reader.chunk(offset, CHUNK_BYTES);
         let bytes = self.open.as_ref().map(|(_, reader)| chunk(reader)).transpose()?;
+        if bytes.as_ref().is_some_and(|bytes| bytes.len() < CHUNK_BYTES) {
+            // The last one: what compaction deletes is not kept from being freed.
+            self.open = None;
+        }
         self.report(SnapshotReport::Read { to, last, offset, bytes });
         Ok(())
+    }
+
+    /// Every byte is checked before the first is sent: else the receiver would
+    /// find out at the end, and be sent the same again. Compaction may have
+    /// taken the file meanwhile; the leader offers another.
+    fn open_whole(&self, last: EntryId) -> Result<Option<(EntryId, Reader)>, WalError> {
+        match self.disk.open(&snapshot_file::name(last)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            _ => snapshot_file::verify(&self.disk, self.cluster, last)?,
+        };
+        Ok(Some((last, SnapshotReader::open(&self.disk, self.cluster, last)?)))
     }
 
     /// Begins, or goes on where it was: the report says from where.
@@ -240,7 +250,17 @@ impl Worker {
         match receiver.finish() {
             Ok(meta) => {
                 log::info!("the leader's snapshot at {last} is here: {size_bytes} bytes");
-                self.report(SnapshotReport::Complete { meta, size_bytes });
+                match load(&self.disk, self.cluster, last) {
+                    Ok((fsm, _)) => {
+                        let fsm = Box::new(fsm);
+                        self.report(SnapshotReport::Complete { meta, size_bytes, fsm });
+                    }
+                    // Whole, and yet nothing this version can make a state of.
+                    Err(error) => {
+                        log::error!("{error}");
+                        self.report(SnapshotReport::NotReceived(last));
+                    }
+                }
                 Ok(())
             }
             // What came over the network was not what was sent; it is sent again.

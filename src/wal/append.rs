@@ -131,8 +131,10 @@ impl<D: Disk> Wal<D> {
 
     pub(super) fn check_snapshot_is_there(&self, last: EntryId) -> Result<(), WalError> {
         match self.disk.open(&snapshot_file::name(last)) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(WalError::Unfit { last, what: "its file is missing" }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(WalError::Unfit { last, what: "its file is missing" })
+            }
+            other => other.map(|_| ()).at("open", self.disk.path(&snapshot_file::name(last))),
         }
     }
 

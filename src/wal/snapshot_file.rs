@@ -96,15 +96,25 @@ impl<D: Disk> Growing<D> {
         self.file.write_at(self.size, bytes).growing("write", path())?;
         self.size += bytes.len() as u64;
         if self.size - self.synced >= SYNC_EVERY_BYTES {
-            self.file.sync_data().synced(path())?;
+            self.sync()?;
             self.synced = self.size;
         }
         Ok(())
     }
 
+    /// Some file systems find out here that there is no space. Nothing refers to
+    /// the file yet, so it can be given up for that.
+    fn sync(&self) -> Result<(), WalError> {
+        let path = self.disk.path(&self.temporary);
+        match self.file.sync_data().growing("sync", path) {
+            Err(WalError::Io { file, source, .. }) => Err(WalError::Sync { file, source }),
+            other => other,
+        }
+    }
+
     fn finish(&mut self, name: &str) -> Result<(), WalError> {
         let path = || self.disk.path(name);
-        self.file.sync_data().synced(path())?;
+        self.sync()?;
         self.disk.rename(&self.temporary, name).at("rename", path())?;
         self.disk.sync_dir().synced(self.disk.path(""))
     }

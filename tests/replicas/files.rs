@@ -90,7 +90,6 @@ impl Files {
                 Some(SnapshotReport::Received { last, bytes })
             }
             SnapshotJob::Take { last, offset, bytes } => self.take(last, offset, &bytes),
-            SnapshotJob::Load(last) => Some(SnapshotReport::Loaded(Box::new(self.load(last)))),
         }
     }
 
@@ -108,7 +107,8 @@ impl Files {
         let meta = SnapshotMeta::decode(&mut first).expect("it was written whole");
         self.files.insert(last, File { meta: meta.clone(), bytes });
         self.received += 1;
-        Some(SnapshotReport::Complete { meta, size_bytes })
+        let fsm = Box::new(self.load(last));
+        Some(SnapshotReport::Complete { meta, size_bytes, fsm })
     }
 
     pub fn load(&self, last: EntryId) -> Fsm {

@@ -464,9 +464,15 @@ fn who_was_away_too_long_goes_on_from_a_snapshot_while_writes_go_on() {
     }
     cluster.call(leader, 1, set_for("brief", "v", Expiry::AfterMs(60_000)));
     cluster.start_with(away.0, journal, files);
+    let mut reads = Vec::new();
     for n in 0..300 {
         cluster.ask(leader, 1, set(&format!("l{n}"), "v"));
+        reads.push(cluster.ask(away, 3, get("k99")));
         cluster.run_ms(1);
+    }
+    // Some of them waited when the state was replaced: none saw the old one.
+    for asked in reads {
+        assert_eq!(value(&cluster.wait_for(asked)).as_deref(), Some("value 299"));
     }
     cluster.run_until("the snapshot", |cluster| cluster.nodes[&away].files.received > 0);
     assert_eq!(value(&cluster.call(away, 2, get("k99"))).as_deref(), Some("value 299"));
