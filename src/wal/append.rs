@@ -152,11 +152,25 @@ impl<D: Disk> Wal<D> {
     pub(super) fn sync_batch(&mut self) -> Result<(), WalError> {
         self.sync_current()?;
         let number = self.current().header.number;
-        let mark = Mark { segment: number, end: self.end, position: self.position };
+        self.write_mark(number, false)
+    }
+
+    fn write_mark(&mut self, segment: u64, closed: bool) -> Result<(), WalError> {
+        let mark = Mark { segment, end: self.end, position: self.position, closed };
         let written = self.current().file.write_at(Mark::SLOTS[self.mark_slot], &mark.encode());
         self.guard(written.at("write", self.current_path()))?;
         self.mark_slot = 1 - self.mark_slot;
         self.mark_unsynced = true;
+        Ok(())
+    }
+
+    /// The current segment is about to be followed by one that is durable. From
+    /// now on, not to find that one is damage.
+    fn close_segment(&mut self) -> Result<(), WalError> {
+        if let Some(current) = self.segments.back() {
+            self.write_mark(current.header.number, true)?;
+            self.sync_current()?;
+        }
         Ok(())
     }
 
@@ -261,6 +275,7 @@ impl<D: Disk> Wal<D> {
         };
         let begun = spare.begin(&self.disk, header);
         let segment = self.guard(begun)?;
+        self.close_segment()?;
         self.segments.push_back(segment);
         (self.end, self.mark_slot, self.mark_unsynced) = (DATA_START, 0, false);
         Ok(())

@@ -5,12 +5,13 @@
 //! byte was synced once, and whatever does not read back is damage.
 //!
 //! ```text
-//!  ┌───────┬───────┬─────────────┬───────────┬─────────┬───────┐
-//!  │ magic │ crc   │ segment u64 │ batch u64 │ end u64 │ chain │  36 bytes of
-//!  │ u32   │ u32   │             │           │         │ u32   │  one sector
-//!  └───────┴───────┴─────────────┴───────────┴─────────┴───────┘
+//!  ┌───────┬───────┬─────────────┬───────────┬─────────┬───────┬────────┐
+//!  │ magic │ crc   │ segment u64 │ batch u64 │ end u64 │ chain │ closed │  40 bytes
+//!  │ u32   │ u32   │             │           │         │ u32   │ u32    │  of a sector
+//!  └───────┴───────┴─────────────┴───────────┴─────────┴───────┴────────┘
 //!   crc over all behind it · batch: the last one synced · end: the offset
-//!   behind it · chain: the CRC of its seal
+//!   behind it · chain: the CRC of its seal · closed: 1 once the next segment is
+//!   durable, so that the newest one cannot be lost unnoticed
 //! ```
 //!
 //! It is written when the sync of a batch has returned and is itself carried to
@@ -32,7 +33,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::record::{Position, SECTOR_BYTES};
 
 const MAGIC: u32 = 0x4b52_4d52; // "RMRK"
-const USED_BYTES: usize = 36;
+const USED_BYTES: usize = 40;
 
 /// Up to where a segment was synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Mark {
     pub end: u64,
     /// What the next batch follows.
     pub position: Position,
+    /// Whether it follows in the next segment, which is durable.
+    pub closed: bool,
 }
 
 impl Mark {
@@ -57,6 +60,7 @@ impl Mark {
         LittleEndian::write_u64(&mut sector[16..24], self.position.batch - 1);
         LittleEndian::write_u64(&mut sector[24..32], self.end);
         LittleEndian::write_u32(&mut sector[32..36], self.position.chain);
+        LittleEndian::write_u32(&mut sector[36..40], u32::from(self.closed));
         let crc = crc32fast::hash(&sector[8..USED_BYTES]);
         LittleEndian::write_u32(&mut sector[4..8], crc);
         sector
@@ -71,7 +75,8 @@ impl Mark {
         let batch = LittleEndian::read_u64(&sector[16..24]).checked_add(1)?;
         let chain = LittleEndian::read_u32(&sector[32..36]);
         let end = LittleEndian::read_u64(&sector[24..32]);
-        whole.then_some(Self { segment, end, position: Position { batch, chain } })
+        let closed = LittleEndian::read_u32(&sector[36..40]) != 0;
+        whole.then_some(Self { segment, end, position: Position { batch, chain }, closed })
     }
 
     /// The latest mark of a segment whose bytes these are, and its slot.
@@ -81,7 +86,7 @@ impl Mark {
                 let sector = bytes.get(Self::SLOTS[slot] as usize..)?;
                 Some((slot, Self::decode(sector, segment)?))
             })
-            .max_by_key(|(_, mark)| mark.position.batch)
+            .max_by_key(|(_, mark)| (mark.position.batch, mark.closed))
     }
 }
 
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
 
     fn mark(batch: u64) -> Mark {
-        Mark { segment: 4, end: 8192, position: Position { batch, chain: 77 } }
+        Mark { segment: 4, end: 8192, position: Position { batch, chain: 77 }, closed: false }
     }
 
     #[test]

@@ -86,6 +86,11 @@ pub fn recover<D: Disk>(disk: &D, config: &Config) -> Result<Option<Recovery<D::
     }
     let mut replay = replay.expect("there is a segment");
     let segment = segments.back().expect("there is a segment");
+    let number = segment.header.number;
+    if Mark::find(&bytes, number).is_some_and(|(_, mark)| mark.closed) {
+        let missing = segment::name(number + 1);
+        return Err(damaged(disk, &missing, 0, None, "this segment is missing"));
+    }
     Scan { disk, header: &segment.header, bytes: &bytes }.judge_end(end, &replay)?;
     let (kept, snapshot) = choose_snapshot(disk, config, &replay.contents)?;
     let mark_slot = mend(disk, segment, &bytes, end, replay.position)?;
@@ -354,7 +359,7 @@ fn mend<D: Disk>(
     segment.file.sync_data().synced(path())?;
     disk.sync_dir().synced(disk.path(""))?;
     let slot = found.map_or(0, |(slot, _)| 1 - slot);
-    let mark = Mark { segment: number, end: end as u64, position };
+    let mark = Mark { segment: number, end: end as u64, position, closed: false };
     write(Mark::SLOTS[slot] as usize, &mark.encode()).at("write", path())?;
     segment.file.sync_data().synced(path())?;
     Ok(1 - slot)

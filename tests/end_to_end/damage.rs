@@ -163,7 +163,6 @@ fn settle(node: &Node) {
 
 /// What was acknowledged last, and the vote, may have been in it.
 #[test]
-#[ignore = "the end of a segment does not say that another one follows: the node starts"]
 fn the_newest_segment_is_gone() {
     let mut cluster = compacted();
     let follower = (cluster.wait_leader() + 1) % 3;
