@@ -10,10 +10,11 @@ use raftcache::server::Flags;
 
 use crate::cluster::{Cluster, Node, User, cached, contents, eventually};
 
-/// Runs a node that is not expected to stay.
+/// Runs a node that is not expected to stay. If it does, it ends with this test.
 fn run(mut command: Command) -> Output {
     let mut child = command
-        .stdin(std::process::Stdio::null())
+        .env("CACHED_EXIT_WITH_STDIN", "1")
+        .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
