@@ -43,7 +43,7 @@ pub struct Core {
     restore: Option<SnapshotMeta>,
     was_member: bool,
     removed: bool,
-    /// The state machine cannot take anything now.
+    /// The state machine cannot take anything any more.
     pub(super) suspended: bool,
 }
 

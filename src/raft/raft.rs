@@ -371,11 +371,11 @@ impl Raft {
         self.core.configurations.at(self.core.applied().index)
     }
 
-    /// While the state machine cannot take anything, nothing is handed out for
-    /// applying, no read gets leave, and this node does not stand for election.
-    /// It goes on storing and voting.
-    pub fn suspend(&mut self, suspended: bool) {
-        self.core.suspended = suspended;
+    /// The state machine cannot take anything any more: from now on nothing is
+    /// handed out for applying, no read gets leave, and this node does not stand
+    /// for election. It goes on storing and voting.
+    pub fn suspend(&mut self) {
+        self.core.suspended = true;
     }
 
     /// Whether this node has led for as long as it takes to hear from everybody

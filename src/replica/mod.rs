@@ -75,10 +75,6 @@ pub struct Config {
     pub cluster: Option<ClusterId>,
     /// How long a request may wait before it is answered with what is known.
     pub request_timeout: Duration,
-    /// Where its peers reach this node.
-    pub peer_address: String,
-    /// Where clients reach it.
-    pub client_address: String,
     /// When the journal behind the last snapshot is larger than this, and than
     /// that snapshot, a new one is taken.
     pub snapshot_log_bytes: u64,
@@ -96,8 +92,6 @@ impl Config {
         Self {
             name: name.into(),
             cluster: None,
-            peer_address: String::new(),
-            client_address: String::new(),
             request_timeout: Duration::from_secs(3),
             snapshot_log_bytes: 64 << 20,
             waiting_requests: 200_000,

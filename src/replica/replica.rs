@@ -357,7 +357,7 @@ impl Replica {
     /// What this node cannot vouch for it does not serve, nor lead by. It goes on
     /// storing and voting.
     fn stop_serving(&mut self, now: Time, fault: &str) {
-        self.raft.suspend(true);
+        self.raft.suspend();
         self.snapshots.give_up_transfers();
         if let Some(successor) = self.raft.successor(now).filter(|_| !self.raft.is_transferring()) {
             self.raft.transfer_leadership(now, successor);

@@ -206,8 +206,6 @@ fn build(config: &ServerConfig, own: &Peer, recovered: Recovered, state: State) 
         cluster: own.cluster,
         request_timeout: config.request_timeout,
         snapshot_log_bytes: config.snapshot_log_bytes,
-        peer_address: config.peer_advertise.clone(),
-        client_address: own.client_address.clone(),
         ..replica::Config::new(config.name.clone(), config.memory_limit_bytes)
     };
     Replica::new(replica_config, raft, state.fsm, state.newest)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use raftcache::client::Error;
 use raftcache::request::{Condition, Consistency, ErrorKind, Expiry, Key, RoleName};
 
-use super::wire::{Wire, found, get, set};
+use super::wire::keeps_the_order_of_a_pipeline;
 use crate::cluster::load::{Load, Written};
 use crate::cluster::{Cluster, User, eventually};
 
@@ -276,17 +276,7 @@ fn a_node_of_another_cluster() {
 fn a_pipeline_through_a_follower() {
     let cluster = Cluster::of(3, &[]);
     let follower = (cluster.wait_leader() + 1) % 3;
-    let mut wire = Wire::to(&cluster.nodes[follower]);
-    let (mut requests, mut replies) = (Vec::new(), Vec::new());
-    for number in 0..500 {
-        let value = format!("value {number}");
-        let key = format!("key {}", number % 10);
-        requests.extend([set(&key, value.as_bytes()), get(&key)].concat());
-        replies.extend([&[1][..], &found(value.as_bytes())].concat());
-    }
-    wire.send(&requests);
-    let received = wire.receive(replies.len());
-    assert!(received == replies, "{}", String::from_utf8_lossy(&received));
+    keeps_the_order_of_a_pipeline(&cluster.nodes[follower]);
 }
 
 /// What is written through any node is read through any other at once.

@@ -145,12 +145,15 @@ fn a_request_may_arrive_byte_by_byte() {
     assert_eq!(wire.receive(expected.len()), expected);
 }
 
-/// A thousand commands before the first reply is read. Each GET sees the SET
-/// in front of it, and the replies are in the order of the requests.
 #[test]
 fn a_pipeline_keeps_its_order() {
-    let cluster = Cluster::one(&[]);
-    let mut wire = Wire::to(&cluster.nodes[0]);
+    keeps_the_order_of_a_pipeline(&Cluster::one(&[]).nodes[0]);
+}
+
+/// A thousand commands before the first reply is read. Each GET sees the SET
+/// in front of it, and the replies are in the order of the requests.
+pub(super) fn keeps_the_order_of_a_pipeline(node: &Node) {
+    let mut wire = Wire::to(node);
     let (mut requests, mut replies) = (Vec::new(), Vec::new());
     for number in 0..500 {
         let value = format!("value {number}");
