@@ -311,7 +311,7 @@ fn a_failed_sync_is_the_end_of_this_process() {
     assert!(matches!(wal.sync(), Err(WalError::Stopped)));
     assert!(matches!(wal.idle(), Err(WalError::Stopped)));
     assert!(matches!(wal.read_entries(Index(1), Index(1), 1), Err(WalError::Stopped)));
-    assert!(!wal.room());
+    assert!(!wal.has_room());
 }
 
 /// The next process finds the batch in the page cache, which calls the pages
@@ -353,7 +353,7 @@ fn a_full_disk_is_noticed_while_there_is_a_reserve() {
     let (disk, mut wal) = fresh();
     disk.set_capacity(Some(disk.used_bytes()));
     let mut index = 0;
-    while wal.room() {
+    while wal.has_room() {
         index += 1;
         wal.commit(&[write(index, index..=index, 3000)]).unwrap();
     }
@@ -367,7 +367,7 @@ fn a_full_disk_is_noticed_while_there_is_a_reserve() {
     // It recovers by itself.
     disk.set_capacity(None);
     while wal.idle().unwrap() {}
-    assert!(wal.room());
+    assert!(wal.has_room());
     wal.commit(&[write(index + 2, index + 1..=index + 1, 30_000)]).unwrap();
     assert_eq!(last(&open(&disk.crash(Crash::Lost)).unwrap().1), index + 1);
 }

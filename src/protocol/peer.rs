@@ -40,7 +40,8 @@
 //!         5 append              prev id, commit u64, entries u32, entry …
 //!         6 append response     0, matched u64, received u64 | 1, at u64, hint id
 //!         7 heartbeat           round u64, commit u64, promise in µs u64
-//!         8 heartbeat response  round u64, matched u64, received u64, durable u64
+//!         8 heartbeat response  round u64, matched u64, received u64, durable u64,
+//!                               room u8, serves u8
 //!         9 read index          id u64
 //!        10 read index response id u64, index u64
 //!        11 timeout now        12 outdated

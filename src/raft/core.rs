@@ -45,6 +45,8 @@ pub struct Core {
     removed: bool,
     /// The state machine cannot take anything any more.
     pub(super) suspended: bool,
+    /// How many bytes of entries the disk has room for.
+    room_bytes: u64,
 }
 
 impl Core {
@@ -71,6 +73,7 @@ impl Core {
             restore: None,
             removed: false,
             suspended: false,
+            room_bytes: u64::MAX,
             config,
         };
         for entry in entries {
@@ -128,6 +131,30 @@ impl Core {
     /// Those who count, without this node.
     pub fn other_voters(&self) -> Vec<NodeId> {
         self.voters().filter(|&voter| voter != self.config.id).collect()
+    }
+
+    /// The disk says how many bytes of entries it has room for; `u64::MAX`
+    /// unless it is full.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room_bytes = bytes;
+    }
+
+    /// Whether the disk has room for more than the log's own upkeep.
+    pub fn has_room(&self) -> bool {
+        self.room_bytes == u64::MAX
+    }
+
+    /// Whether entries of so many bytes may go to the disk. A full one keeps
+    /// something back for terms and votes, which entries must not take.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.has_room() || bytes == 0 || (self.owed_bytes() + bytes) as u64 <= self.room_bytes
+    }
+
+    /// What the disk owes already, and will owe with the next write.
+    fn owed_bytes(&self) -> usize {
+        let first = self.durability.issued().next();
+        let next: usize = self.log.iter_from(first).map(Entry::size).sum();
+        self.durability.in_flight_bytes() + next
     }
 
     fn is_only_voter(&self) -> bool {

@@ -49,13 +49,14 @@ impl Leader {
         response: HeartbeatResponse,
     ) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
-        let HeartbeatResponse { round, matched, received, durable } = response;
+        let HeartbeatResponse { round, matched, received, durable, room, serves } = response;
         if round > self.rounds.latest() || matched > received || !core.could_hold(received) {
             log::warn!("dropped an impossible heartbeat response from {from}");
             return;
         }
         progress.heard = Some(now);
         if round > progress.confirmed {
+            (progress.room, progress.serves) = (room, serves);
             progress.confirmed = round;
             progress.contact = self.rounds.sent_at(round).or(progress.contact);
         }
@@ -125,7 +126,12 @@ impl Leader {
     }
 
     pub(super) fn feed(&mut self, core: &mut Core, now: Time, ready: &mut Ready) {
+        let has_room = self.has_room(core, now);
         for (&node, progress) in &mut self.progress {
+            if has_room && !progress.room {
+                // It is not needed, and what it has left is for worse times.
+                continue;
+            }
             if let State::Snapshot { announced } = &mut progress.state
                 && !std::mem::replace(announced, true)
             {

@@ -62,6 +62,11 @@ impl Follower {
         }
         let last = entries.last().map_or(prev.index, |entry| entry.id.index);
         let is_probe = entries.is_empty();
+        let news = entries.iter().filter(|entry| !core.log.holds(entry.id));
+        if !core.has_room_for(news.map(Entry::size).sum()) {
+            log::debug!("no room for entries up to {last}: the disk is full");
+            return Ok(());
+        }
         if self.contradicts(core, &entries) {
             log::error!("{from} takes back entries of its own term: dropped");
             return Ok(());
@@ -121,6 +126,8 @@ impl Follower {
             // A snapshot that was just installed counts: its base is not yet in
             // the journal, but nothing that was on the disk is lost.
             durable: core.durability.durable().max(core.log.base().index),
+            room: core.has_room(),
+            serves: !core.suspended,
         };
         core.send(from, Message::HeartbeatResponse(response));
     }

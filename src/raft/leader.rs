@@ -141,13 +141,16 @@ impl Leader {
         node == core.config.id || heard.is_some_and(|heard| now.since(heard) <= timeout)
     }
 
-    /// Whether a command may be appended now.
-    pub fn may_propose(&self, core: &Core) -> Result<(), ProposeError> {
+    /// Whether a command of so many bytes may be appended now.
+    pub fn may_propose(&self, core: &Core, bytes: usize) -> Result<(), ProposeError> {
         if self.transfer.is_some() {
             return Err(ProposeError::Transferring);
         }
         if core.durability.in_flight_bytes() > core.config.disk_lag_bytes {
             return Err(ProposeError::DiskLags);
+        }
+        if !core.has_room_for(bytes) {
+            return Err(ProposeError::DiskFull);
         }
         if core.log.bytes() > core.config.log_tail_bytes + core.config.disk_lag_bytes {
             return Err(ProposeError::LogFull);
@@ -169,7 +172,7 @@ impl Leader {
             log::warn!("{}: the handover took too long, leads on", core.config.id);
             self.transfer = None;
         }
-        self.flee_a_slow_disk(core, now);
+        self.make_way(core, now);
         true
     }
 

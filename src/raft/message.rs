@@ -175,6 +175,11 @@ pub struct HeartbeatResponse {
     pub received: Index,
     /// Up to here the log is on the disk, agreeing or not.
     pub durable: Index,
+    /// Whether the disk has room for more than the log's own upkeep.
+    pub room: bool,
+    /// Whether the state can be trusted; if not, this node stores and votes,
+    /// and must not lead.
+    pub serves: bool,
 }
 
 /// See [`Message::ReadIndex`].

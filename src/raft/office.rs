@@ -43,20 +43,39 @@ pub enum ChangeError {
 }
 
 impl Leader {
-    /// A leader whose disk hangs would hold up everybody: look for a successor.
-    pub(super) fn flee_a_slow_disk(&mut self, core: &mut Core, now: Time) {
+    /// A leader that holds up everybody looks for a successor.
+    pub(super) fn make_way(&mut self, core: &Core, now: Time) {
+        if self.transfer.is_none()
+            && let Some(reason) = Self::unfit(core, now)
+            && let Some(successor) = self.best_successor(core, now)
+        {
+            log::warn!("{}: {reason}, hands over to {successor}", core.config.id);
+            self.transfer(core, now, successor);
+        }
+    }
+
+    /// Why this node had better not lead, if so.
+    fn unfit(core: &Core, now: Time) -> Option<&'static str> {
         let hangs = core
             .durability
             .waiting_since()
             .is_some_and(|since| now.since(since) > core.config.election_timeout_max);
         let lags = core.durability.in_flight_bytes() > core.config.disk_lag_bytes;
-        if (hangs || lags)
-            && self.transfer.is_none()
-            && let Some(successor) = self.best_successor(core, now)
-        {
-            log::warn!("{}: the disk does not keep up, hands over to {successor}", core.config.id);
-            self.transfer(core, now, successor);
+        match core.has_room() {
+            _ if core.suspended => Some("cannot serve"),
+            false => Some("the disk is full"),
+            true if hangs || lags => Some("the disk does not keep up"),
+            true => None,
         }
+    }
+
+    /// Whether clients' writes find room here and on a majority's disks. Who is
+    /// not heard stores nothing, but only a full disk makes that a question of room.
+    pub fn has_room(&self, core: &Core, now: Time) -> bool {
+        let has_room = |voter| self.progress.get(&voter).is_none_or(|progress| progress.room);
+        let stores = |voter| has_room(voter) && self.heard_lately(core, voter, now);
+        core.has_room()
+            && (core.voters().all(has_room) || agreed(core.voters().map(stores)) == Some(true))
     }
 
     /// The live voter that is most caught up.
@@ -64,7 +83,7 @@ impl Leader {
         let others = core.voters().filter(|&voter| voter != core.config.id);
         others
             .filter(|&voter| self.heard_lately(core, voter, now))
-            .filter(|voter| !self.progress[voter].rolled_back)
+            .filter(|voter| self.progress[voter].could_lead())
             .max_by_key(|voter| self.progress[voter].matched)
     }
 
@@ -72,7 +91,7 @@ impl Leader {
     pub fn transfer(&mut self, core: &Core, now: Time, to: NodeId) -> bool {
         let can_lead = to != core.config.id
             && core.membership().is_voter(to)
-            && !self.progress[&to].rolled_back
+            && self.progress[&to].could_lead()
             && self.heard_lately(core, to, now);
         if can_lead {
             let deadline = now + core.config.election_timeout_max;

@@ -48,6 +48,10 @@ pub struct Progress {
     pub retries: u32,
     /// Entries are being read from the journal for it.
     pub fetching: bool,
+    /// Its disk has room, as far as it has said.
+    pub room: bool,
+    /// Its state can be trusted, as far as it has said.
+    pub serves: bool,
     /// It has shown less on its disk than it had acknowledged. It counts for
     /// nothing and is sent nothing until it is rebuilt under a new identity.
     pub rolled_back: bool,
@@ -121,6 +125,8 @@ impl Progress {
             advanced: now,
             retries: 0,
             fetching: false,
+            room: true,
+            serves: true,
             rolled_back: false,
             leaving: None,
         }
@@ -129,6 +135,11 @@ impl Progress {
     /// What it counts for.
     pub fn counted(&self) -> Index {
         if self.rolled_back { Index(0) } else { self.matched }
+    }
+
+    /// Whether it would do as a leader.
+    pub fn could_lead(&self) -> bool {
+        self.room && self.serves && !self.rolled_back
     }
 
     /// Whether another append may go out now.

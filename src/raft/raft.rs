@@ -165,7 +165,7 @@ impl Raft {
     pub fn propose(&mut self, command: Bytes) -> Result<EntryId, ProposeError> {
         match &mut self.role {
             Role::Leader(leader) if self.fault.is_none() => {
-                leader.may_propose(&self.core)?;
+                leader.may_propose(&self.core, command.len())?;
                 Ok(self.core.append(Payload::Command(command)))
             }
             _ => Err(ProposeError::NotLeader),
@@ -206,6 +206,26 @@ impl Raft {
     /// The disk has made a write durable, and all before it.
     pub fn durable(&mut self, seq: WriteSeq) {
         self.core.durability.complete(seq);
+    }
+
+    /// The disk has room for so many bytes of entries; `u64::MAX` unless it is
+    /// full. A leader without room hands over to somebody who has.
+    pub fn set_room(&mut self, now: Time, bytes: u64) {
+        self.core.set_room(bytes);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.make_way(&self.core, now);
+        }
+    }
+
+    /// Whether this node's disk has room for clients' writes.
+    pub fn has_room(&self) -> bool {
+        self.core.has_room()
+    }
+
+    /// Whether this node leads, and a majority's disks have room for clients'
+    /// writes, its own among them.
+    pub fn leads_with_room(&self, now: Time) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.has_room(&self.core, now))
     }
 
     /// The journal has answered a [`Fetch`]: the entry before and the entries,

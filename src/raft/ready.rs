@@ -63,6 +63,9 @@ pub enum ProposeError {
     /// Leadership is being handed over; the next leader takes it.
     #[error("leadership is being handed over")]
     Transferring,
+    /// The disk is full, and what was kept for such times is used up.
+    #[error("the disk is full")]
+    DiskFull,
     /// The disk cannot keep up.
     #[error("the disk does not keep up")]
     DiskLags,

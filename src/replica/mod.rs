@@ -131,15 +131,17 @@ pub enum Input {
         seq: WriteSeq,
         /// Bytes of journal since the last snapshot.
         log_bytes: u64,
-        /// Whether the disk has room for client writes.
-        room: bool,
+        /// How many bytes of entries it has room for; `u64::MAX` unless it is
+        /// full.
+        room_bytes: u64,
     },
-    /// The journal has become smaller.
+    /// The journal has become smaller, or has found or lost room.
     Journal {
         /// Bytes of journal since the last snapshot.
         log_bytes: u64,
-        /// Whether the disk has room for client writes.
-        room: bool,
+        /// How many bytes of entries it has room for; `u64::MAX` unless it is
+        /// full.
+        room_bytes: u64,
     },
     /// The journal has answered a fetch; `None`: it no longer holds that.
     Fetched {

@@ -11,7 +11,6 @@ use super::clock::{LogClock, Now, Reading};
 use super::forward::{Forwards, Proxied, is_proxied};
 use super::pending::{Holding, Reads, Ticket, Writes};
 use super::requests::NO_LEADER;
-use super::serving::TICK_EVERY;
 use super::snapshots::{Available, Snapshots};
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
@@ -75,7 +74,6 @@ pub struct Replica {
     pub(super) messages: Vec<(NodeId, PeerMessage)>,
     pub(super) leads: bool,
     pub(super) log_bytes: u64,
-    pub(super) room: bool,
     pub(super) fault: Option<String>,
     stopping: Option<Stopping>,
     /// What log time the leader of this term has last told; reads are judged by
@@ -116,7 +114,6 @@ impl Replica {
             messages: Vec::new(),
             leads: false,
             log_bytes: 0,
-            room: true,
             fault: None,
             stopping: None,
             leader_log: (Term(0), 0),
@@ -139,11 +136,13 @@ impl Replica {
             }
             Input::Peer { from, message } => self.on_peer(now, from, message),
             Input::LinkLost(node) => self.raft.link_lost(node),
-            Input::Durable { seq, log_bytes, room } => {
+            Input::Durable { seq, log_bytes, room_bytes } => {
                 self.raft.durable(seq);
-                (self.log_bytes, self.room) = (log_bytes, room);
+                self.note_journal(now.time, log_bytes, room_bytes);
             }
-            Input::Journal { log_bytes, room } => (self.log_bytes, self.room) = (log_bytes, room),
+            Input::Journal { log_bytes, room_bytes } => {
+                self.note_journal(now.time, log_bytes, room_bytes);
+            }
             Input::Fetched { fetch, read } => self.raft.entries_read(now.time, fetch, read),
             Input::Probed { id, found } => {
                 if let Some((ticket, reply)) = self.admin.probed(id, found) {
@@ -154,6 +153,11 @@ impl Replica {
             Input::Snapshot(report) => self.on_snapshot_report(now, report),
             Input::Stop => self.stopping = Some(Stopping::HandingOver),
         }
+    }
+
+    fn note_journal(&mut self, now: Time, log_bytes: u64, room_bytes: u64) {
+        self.log_bytes = log_bytes;
+        self.raft.set_room(now, room_bytes);
     }
 
     fn on_peer(&mut self, now: Now, from: NodeId, message: PeerMessage) {
@@ -252,7 +256,7 @@ impl Replica {
             self.fault.get_or_insert_with(|| fault.to_string());
         }
         if let Some(fault) = self.fault.clone() {
-            self.stop_serving(now.time, &fault);
+            self.stop_serving(&fault);
         }
         for envelope in ready.messages {
             let clock = self.reading_for(now, &envelope);
@@ -356,12 +360,9 @@ impl Replica {
 
     /// What this node cannot vouch for it does not serve, nor lead by. It goes on
     /// storing and voting.
-    fn stop_serving(&mut self, now: Time, fault: &str) {
+    fn stop_serving(&mut self, fault: &str) {
         self.raft.suspend();
         self.snapshots.give_up_transfers();
-        if let Some(successor) = self.raft.successor(now).filter(|_| !self.raft.is_transferring()) {
-            self.raft.transfer_leadership(now, successor);
-        }
         for ticket in self.writes.take_all() {
             self.give_up_write(ticket);
         }
@@ -416,7 +417,7 @@ impl Replica {
         let tick = self.next_tick_ms().filter(|_| self.leads);
         let tick = tick
             .and_then(|due| self.clock.when(now, due))
-            .map(|at| self.ticked_at.map_or(at, |ticked| at.max(ticked + TICK_EVERY)));
+            .map(|at| self.ticked_at.map_or(at, |ticked| at.max(ticked + self.tick_every(now))));
         let times = [
             Some(self.raft.wake_at()),
             tick,

@@ -14,6 +14,9 @@ use crate::request::{Batch, Consistency, ErrorKind, Reply, Request};
 /// What a request that had no effect for want of a leader is told.
 pub(super) const NO_LEADER: &str = "no leader, not applied";
 
+/// What a write is told that no majority has room for.
+pub(super) const DISK_FULL: &str = "disk full: writes are refused, reads go on";
+
 /// What is told when nobody can know.
 pub(super) const UNKNOWN: &str = "may or may not have been applied";
 
@@ -159,11 +162,14 @@ impl Replica {
 
     /// A read is served here by any node, unless a request of its connection is
     /// at the leader unanswered: it would overtake that. Nor may a request that
-    /// goes to the leader overtake a read that waits here.
+    /// goes to the leader overtake a read that waits here. A node without room
+    /// does not keep up, so there too reads go to the leader.
     fn way(&mut self, held: &Held) -> Way {
         let line = *self.line(held.ticket);
         let stays = match &held.request {
-            Request::Run { batch, .. } if !batch.is_write() => line.forwarded == 0,
+            Request::Run { batch, consistency, .. } if !batch.is_write() => {
+                line.forwarded == 0 && (self.raft.has_room() || *consistency == Consistency::Stale)
+            }
             _ => false,
         };
         match self.raft.leader() {
@@ -213,7 +219,7 @@ impl Replica {
 
     fn begin_write(&mut self, now: Now, ticket: Ticket, action: Action, deadline: Time) {
         let growth_bytes = action.growth_bytes();
-        if let Err((kind, reason)) = self.admit(&action, growth_bytes) {
+        if let Err((kind, reason)) = self.admit(now, &action, growth_bytes) {
             return self.refuse(ticket, kind, reason);
         }
         let (stamp_ms, command) = self.stamped(now, action);
@@ -224,6 +230,7 @@ impl Replica {
                 self.line(ticket).last_write = entry;
                 self.writes.insert(entry, Write { ticket, deadline, growth_bytes, log_bytes });
             }
+            Err(ProposeError::DiskFull) => self.refuse(ticket, ErrorKind::DiskFull, DISK_FULL),
             Err(ProposeError::DiskLags) => {
                 self.refuse(ticket, ErrorKind::DiskFull, "the disk is too slow, not applied");
             }
@@ -237,9 +244,14 @@ impl Replica {
     }
 
     /// Whether a client's write may enter the log.
-    fn admit(&self, action: &Action, growth_bytes: u64) -> Result<(), (ErrorKind, &'static str)> {
-        if !self.room {
-            return Err((ErrorKind::DiskFull, "disk full: writes are refused, reads go on"));
+    fn admit(
+        &self,
+        now: Now,
+        action: &Action,
+        growth_bytes: u64,
+    ) -> Result<(), (ErrorKind, &'static str)> {
+        if self.leads && !self.raft.leads_with_room(now.time) {
+            return Err((ErrorKind::DiskFull, DISK_FULL));
         }
         let log_bytes = self.writes.log_bytes().saturating_add(growth_bytes as usize);
         if log_bytes > self.config.waiting_bytes && !self.writes.is_empty() {

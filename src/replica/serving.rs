@@ -11,7 +11,10 @@ use crate::raft::{Entry, EntryId, Payload, ReadId};
 use crate::request::{ErrorKind, Reply};
 
 /// Ticks that only remove what is due come no faster than this.
-pub(super) const TICK_EVERY: Duration = Duration::from_millis(10);
+const TICK_EVERY: Duration = Duration::from_millis(10);
+
+/// On a full disk they are rarer: each takes some of what was kept back.
+const TICK_EVERY_ON_FULL_DISKS: Duration = Duration::from_secs(1);
 
 impl Replica {
     /// Lets time pass in the log when a key is due and nothing on its way has a
@@ -24,7 +27,7 @@ impl Replica {
         let on_its_way = self.stamp_on_its_way_ms();
         let wanted = self.reads.wanted_stamp_ms().filter(|&stamp| stamp > on_its_way);
         let due = self.next_tick_ms().is_some_and(|due| due <= log_time);
-        let rested = self.ticked_at.is_none_or(|at| now.time.since(at) >= TICK_EVERY);
+        let rested = self.ticked_at.is_none_or(|at| now.time.since(at) >= self.tick_every(now));
         if wanted.is_some() || (due && rested) {
             let (stamp_ms, tick) = self.stamped(now, Action::Tick);
             self.ticked_at = Some(now.time);
@@ -32,6 +35,10 @@ impl Replica {
                 self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
             }
         }
+    }
+
+    pub(super) fn tick_every(&self, now: Now) -> Duration {
+        if self.raft.leads_with_room(now.time) { TICK_EVERY } else { TICK_EVERY_ON_FULL_DISKS }
     }
 
     /// The latest stamp of what is in the log and not yet applied; 0 if none.

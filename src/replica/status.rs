@@ -67,8 +67,10 @@ impl Replica {
         if let Some(fault) = &self.fault {
             warnings.push(format!("not serving: {fault}"));
         }
-        if !self.room {
-            warnings.push("disk full: writes are refused".to_owned());
+        if !self.raft.has_room() {
+            warnings.push("the disk is full: this node stores no more writes".to_owned());
+        } else if self.leads && !self.raft.leads_with_room(now.time) {
+            warnings.push("too many disks are full: writes are refused".to_owned());
         }
         let offset_ms = self.clock.offset_ms(now);
         if offset_ms.unsigned_abs() > OFFSET_WARNING_MS {

@@ -73,7 +73,7 @@ impl DiskThread {
             writes: Vec::new(),
             taken: None,
             patience: FULL_RETRY,
-            told_room: true,
+            told_room_bytes: u64::MAX,
             rest: Rest::NotYet,
             written_bytes: 0,
         };
@@ -117,7 +117,7 @@ struct Worker {
     /// How long to wait before a full disk is tried again.
     patience: Duration,
     /// What the replica was last told of room.
-    told_room: bool,
+    told_room_bytes: u64,
     rest: Rest,
     written_bytes: usize,
 }
@@ -157,7 +157,7 @@ impl Worker {
             }
             self.commit()?;
             self.name_snapshot()?;
-            if self.wal.room() != self.told_room {
+            if self.wal.room_bytes() != self.told_room_bytes {
                 self.report_journal();
             }
         }
@@ -165,7 +165,7 @@ impl Worker {
 
     /// The next job, unless there is something to do before it comes.
     fn wait(&self) -> Result<Job, RecvTimeoutError> {
-        let is_stuck = !self.writes.is_empty() || self.taken.is_some() || !self.wal.room();
+        let is_stuck = !self.writes.is_empty() || self.taken.is_some() || !self.wal.has_room();
         match self.rest {
             _ if is_stuck => self.queue.recv_timeout(self.patience),
             Rest::NotYet => self.queue.recv_timeout(QUIET),
@@ -198,7 +198,7 @@ impl Worker {
 
     fn do_what_can_wait(&mut self) -> Result<(), WalError> {
         self.rest = if self.wal.idle()? { Rest::Resting } else { Rest::Rested };
-        self.patience = match self.wal.room() {
+        self.patience = match self.wal.has_room() {
             true => FULL_RETRY,
             // A try takes what little space there is for a moment: ever more seldom.
             false => (self.patience * 2).min(FULL_RETRY_LONGEST),
@@ -211,9 +211,8 @@ impl Worker {
             match self.wal.commit(&self.writes) {
                 Ok(seq) => {
                     self.writes.retain(|write| write.seq > seq);
-                    self.told_room = self.wal.room();
-                    let log_bytes = self.wal.log_bytes();
-                    self.report(Input::Durable { seq, log_bytes, room: self.told_room });
+                    let (log_bytes, room_bytes) = self.tell_journal();
+                    self.report(Input::Durable { seq, log_bytes, room_bytes });
                 }
                 Err(WalError::Full { file }) => {
                     log::error!("the disk is full, no room for {file}");
@@ -242,9 +241,14 @@ impl Worker {
     }
 
     fn report_journal(&mut self) {
-        self.told_room = self.wal.room();
-        let log_bytes = self.wal.log_bytes();
-        self.report(Input::Journal { log_bytes, room: self.told_room });
+        let (log_bytes, room_bytes) = self.tell_journal();
+        self.report(Input::Journal { log_bytes, room_bytes });
+    }
+
+    /// What the replica is about to be told.
+    fn tell_journal(&mut self) -> (u64, u64) {
+        self.told_room_bytes = self.wal.room_bytes();
+        (self.wal.log_bytes(), self.told_room_bytes)
     }
 
     fn prepare(&mut self) -> Result<(), WalError> {

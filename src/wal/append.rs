@@ -193,14 +193,14 @@ impl<D: Disk> Wal<D> {
             self.compact()?;
         }
         match self.prepare_next() {
-            // Not a failure: `room` says so, and a later call tries again.
+            // Not a failure: `has_room` says so, and a later call tries again.
             Err(WalError::Full { .. }) => Ok(false),
             other => other,
         }
     }
 
     /// Writes and syncs one piece of the next segment. Returns whether more is
-    /// to be done. On a full disk it fails, [`Wal::room`] turns false, and the
+    /// to be done. On a full disk it fails, [`Wal::has_room`] turns false, and the
     /// next call tries again from the start.
     pub fn prepare_next(&mut self) -> Result<bool, WalError> {
         self.check_running()?;

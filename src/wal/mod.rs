@@ -32,7 +32,7 @@
 //! holds is unknown, and the process has to end ([`WalError::Sync`],
 //! [`WalError::Io`]). A full disk is no failure. New space is only ever taken
 //! when a segment is prepared, so a batch that has its place cannot run out of
-//! it; when preparing fails, [`Wal::room`] turns false while `reserve_bytes` of
+//! it; when preparing fails, [`Wal::has_room`] turns false while `reserve_bytes` of
 //! the current segment are still free. The caller refuses client writes from
 //! then on, and hard states, no-ops and membership have their place.
 //!
@@ -215,8 +215,20 @@ impl<D: Disk> Wal<D> {
 
     /// Whether client writes may be accepted. False while the disk is full: what
     /// is left is for hard states, no-ops and membership.
-    pub fn room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         !self.full && !self.stopped
+    }
+
+    /// How many bytes of entries may still be written: no bound while there is
+    /// room. On a full disk it is what the current segment has left, but for a
+    /// part that is kept for hard states: without them there is no voting.
+    pub fn room_bytes(&self) -> u64 {
+        let kept = (self.config.reserve_bytes / 2).min(self.config.segment_bytes / 4);
+        match self.has_room() {
+            true => u64::MAX,
+            false if self.stopped => 0,
+            false => (self.current().header.size - self.end).saturating_sub(kept),
+        }
     }
 
     fn current(&self) -> &Segment<D::File> {

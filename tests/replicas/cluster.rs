@@ -28,6 +28,8 @@ pub struct Node {
     wake_at: Option<Time>,
     pub drained: bool,
     pub removed: bool,
+    /// How many bytes of entries its disk has room for.
+    pub room_bytes: u64,
 }
 
 /// A cluster, and everything between its nodes.
@@ -124,6 +126,7 @@ impl Cluster {
             wake_at: Some(Time::ZERO),
             drained: false,
             removed: false,
+            room_bytes: u64::MAX,
         };
         self.nodes.insert(id(number), node);
     }
@@ -271,6 +274,11 @@ impl Cluster {
 }
 
 impl Node {
+    /// What is on its disk.
+    pub fn journal_entries(&self) -> &[Entry] {
+        &self.journal.entries
+    }
+
     fn log_bytes(&self) -> u64 {
         self.journal.entries.iter().map(|entry| entry.size() as u64).sum()
     }
@@ -287,8 +295,18 @@ impl Node {
     fn compact(&mut self, last: EntryId) {
         self.journal.entries.retain(|entry| entry.id.index > last.index);
         self.journal.snapshot = Some(self.files.meta(last));
-        let log_bytes = self.log_bytes();
-        self.inbox.push(Input::Journal { log_bytes, room: true });
+        self.tell_journal();
+    }
+
+    /// The disk has room for so many bytes of entries from now on.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room_bytes = bytes;
+        self.tell_journal();
+    }
+
+    fn tell_journal(&mut self) {
+        let (log_bytes, room_bytes) = (self.log_bytes(), self.room_bytes);
+        self.inbox.push(Input::Journal { log_bytes, room_bytes });
     }
 }
 
@@ -297,6 +315,7 @@ fn complete_writes(node: &mut Node) {
         if let Some(first) = write.entries.first() {
             node.journal.entries.retain(|entry| entry.id.index < first.id.index);
         }
+        let write_bytes: usize = write.entries.iter().map(Entry::size).sum();
         node.journal.entries.extend(write.entries);
         node.journal.hard_state = write.hard_state;
         let last = node.journal.entries.last().map_or(Index(0), |entry| entry.id.index);
@@ -305,7 +324,11 @@ fn complete_writes(node: &mut Node) {
             node.journal.entries.retain(|entry| entry.id.index > base.last.index);
             node.journal.snapshot = Some(base);
         }
-        let log_bytes = node.log_bytes();
-        node.inbox.push(Input::Durable { seq: write.seq, log_bytes, room: true });
+        if node.room_bytes < u64::MAX {
+            let left = node.room_bytes.checked_sub(write_bytes as u64);
+            node.room_bytes = left.expect("it is given no more than it has room for");
+        }
+        let (log_bytes, room_bytes) = (node.log_bytes(), node.room_bytes);
+        node.inbox.push(Input::Durable { seq: write.seq, log_bytes, room_bytes });
     }
 }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod files;
+mod full_disk;
 
 use cluster::{Cluster, id};
 use raftcache::raft::{ReadMode, Recovered};

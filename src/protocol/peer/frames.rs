@@ -250,6 +250,8 @@ fn encode_raft(message: &Message, buffer: &mut Vec<u8>) {
             buffer.put_u64_le(response.matched.0);
             buffer.put_u64_le(response.received.0);
             buffer.put_u64_le(response.durable.0);
+            buffer.put_u8(u8::from(response.room));
+            buffer.put_u8(u8::from(response.serves));
         }
         Message::ReadIndex(ReadIndex { id }) => buffer.put_u64_le(id.0),
         Message::ReadIndexResponse(ReadIndexResponse { id, index }) => {
@@ -286,6 +288,8 @@ fn decode_raft(kind: u8, reader: &mut Reader) -> Result<Message, Malformed> {
             matched: index(reader)?,
             received: index(reader)?,
             durable: index(reader)?,
+            room: reader.bool()?,
+            serves: reader.bool()?,
         }),
         READ_INDEX => Message::ReadIndex(ReadIndex { id: ReadId(reader.u64()?) }),
         READ_INDEX_RESPONSE => Message::ReadIndexResponse(ReadIndexResponse {

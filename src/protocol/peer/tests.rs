@@ -68,8 +68,14 @@ fn every_message() -> Vec<(&'static str, PeerMessage)> {
     let accepted = AppendResponse::Accepted { matched: Index(4), received: Index(5) };
     let rejected = AppendResponse::Rejected { at: Index(4), hint: EntryId::new(1, 3) };
     let promise = Duration::from_millis(300);
-    let answered =
-        HeartbeatResponse { round: 6, matched: Index(4), received: Index(5), durable: Index(7) };
+    let answered = HeartbeatResponse {
+        round: 6,
+        matched: Index(4),
+        received: Index(5),
+        durable: Index(7),
+        room: false,
+        serves: true,
+    };
     let request = Request::Run {
         batch: Batch::of(Command::Get(Key::new("k"))),
         consistency: Consistency::Linearizable,
@@ -333,9 +339,16 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         (any::<u64>(), index(), 0..1_000_000_u64).prop_map(|(round, commit, us)| {
             Message::Heartbeat(Heartbeat { round, commit, promise: Duration::from_micros(us) })
         }),
-        (any::<u64>(), index(), index(), index()).prop_map(
-            |(round, matched, received, durable)| {
-                Message::HeartbeatResponse(HeartbeatResponse { round, matched, received, durable })
+        (any::<u64>(), index(), index(), index(), any::<[bool; 2]>()).prop_map(
+            |(round, matched, received, durable, [room, serves])| {
+                Message::HeartbeatResponse(HeartbeatResponse {
+                    round,
+                    matched,
+                    received,
+                    durable,
+                    room,
+                    serves,
+                })
             }
         ),
         (index(), an_id())

@@ -1,0 +1,101 @@
+//! Disks without room.
+
+use crate::cluster::{Cluster, id};
+use crate::{error, get, is_stored, set, set_for, value};
+use raftcache::raft::Payload;
+use raftcache::request::{ErrorKind, Expiry, Reply, Request};
+
+fn fill(cluster: &mut Cluster, node: u128, room_bytes: u64) {
+    cluster.nodes.get_mut(&id(node)).expect("it runs").set_room(room_bytes);
+    cluster.run_ms(100);
+}
+
+/// Who stores, acknowledges and leads, with one disk full.
+#[test]
+fn a_leader_without_room_hands_over_and_nobody_is_refused() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    cluster.nodes.get_mut(&leader).expect("it runs").set_room(1000);
+    for round in 0..200 {
+        for node in 1..=3 {
+            let asked = cluster.ask(id(node), 1, set("k", &round.to_string()));
+            assert!(is_stored(&cluster.wait_for(asked)), "round {round} at {node}");
+            let reply = cluster.call(id(node), 2, get("k"));
+            assert_eq!(value(&reply), Some(round.to_string()), "at {node}");
+        }
+    }
+    let successor = cluster.leader().expect("one leads");
+    assert_ne!(successor, leader);
+    // What it had left was not used up by what others have room for.
+    let full = &cluster.nodes[&leader];
+    assert!(full.room_bytes > 500, "{}", full.room_bytes);
+    cluster.nodes.get_mut(&leader).expect("it runs").set_room(u64::MAX);
+    cluster.run_until("it has caught up", |cluster| {
+        let applied = |node| cluster.nodes[&node].driver.replica().fsm().applied();
+        applied(leader) == applied(successor)
+    });
+}
+
+/// Not by a request for it either.
+#[test]
+fn leadership_goes_to_nobody_without_room() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    let full = cluster.follower();
+    fill(&mut cluster, full.0, 1000);
+    let name = Some(format!("node{}", full.0));
+    let reply = cluster.call(leader, 1, Request::Transfer { to: name });
+    assert!(matches!(reply, Reply::Error(..)), "{reply:?}");
+    assert!(matches!(cluster.call(leader, 1, Request::Transfer { to: None }), Reply::Done));
+    let next = cluster.leader().expect("one leads");
+    assert!(next != full && next != leader, "{next} leads");
+}
+
+/// Two of three are full: writes are refused as surely not executed, at every
+/// node, and keys still end in time: that takes little room.
+#[test]
+fn without_room_on_a_majority_writes_are_refused_and_reads_go_on() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    let short = set_for("short", "v", Expiry::AfterMs(1500));
+    assert!(is_stored(&cluster.call(leader, 1, short)));
+    assert!(is_stored(&cluster.call(leader, 1, set("k", "before"))));
+    let others: Vec<_> = (1..=3).map(id).filter(|&node| node != leader).collect();
+    others.iter().for_each(|node| fill(&mut cluster, node.0, 2000));
+    for node in 1..=3 {
+        let reply = cluster.call(id(node), 1, set("k", "after"));
+        assert_eq!(error(&reply).0, ErrorKind::DiskFull, "at {node}: {reply:?}");
+        assert_eq!(value(&cluster.call(id(node), 1, get("k"))).as_deref(), Some("before"));
+    }
+    cluster.run_ms(2000);
+    for node in 1..=3 {
+        assert_eq!(value(&cluster.call(id(node), 1, get("short"))), None, "at {node}");
+    }
+    fill(&mut cluster, others[0].0, u64::MAX);
+    assert!(is_stored(&cluster.call(leader, 1, set("k", "after"))));
+}
+
+/// However much a leader sends before it knows, terms and votes find room: the
+/// nodes elect another leader when it is gone.
+#[test]
+fn entries_leave_room_for_votes() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    let others: Vec<_> = (1..=3).map(id).filter(|&node| node != leader).collect();
+    for other in &others {
+        cluster.nodes.get_mut(other).expect("it runs").set_room(3000);
+    }
+    // All of it in the moment before the leader is told.
+    let large = "x".repeat(1000);
+    for n in 0..20 {
+        cluster.ask(leader, n, set("k", &large));
+    }
+    cluster.run_ms(50);
+    let stored = cluster.nodes[&others[0]].journal_entries();
+    let commands = |payload: &&Payload| matches!(payload, Payload::Command(_));
+    assert!(stored.iter().map(|entry| &entry.payload).filter(commands).count() <= 3);
+    cluster.kill(leader);
+    cluster.run_until("another leader", |cluster| {
+        cluster.leader().is_some_and(|leads| leads != leader)
+    });
+}
