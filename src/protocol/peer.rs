@@ -50,6 +50,10 @@
 //!        48 snapshot offer      last id, size u64
 //!        49 snapshot request    last id, offset u64
 //!        50 snapshot chunk      last id, offset u64, length u32, bytes …
+//!        51 snapshot wanted     since u64
+//!        64 state, ask          index u64, 0
+//!        65 state, answer       index u64, 0 | 1, hash u64
+//!        66 state, verdict      index u64, 0 | 1, hash u64
 //!  clock  0 | 1, wall ms u64 | 2, estimate ms u64, wall ms u64
 //!  id     term u64 | index u64
 //! ```
@@ -102,6 +106,7 @@ impl LinkClass {
             },
             PeerMessage::Forward(_) | PeerMessage::Forwarded { .. } => Self::Entries,
             PeerMessage::Snapshot(_) => Self::Snapshot,
+            PeerMessage::State(_) => Self::Urgent,
         }
     }
 }

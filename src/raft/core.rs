@@ -327,6 +327,17 @@ impl Core {
         self.restore = Some(meta);
     }
 
+    /// A snapshot replaces a state that is not to be trusted; the log, which
+    /// holds all of it and perhaps more, stays.
+    pub fn replace_state(&mut self, meta: SnapshotMeta) {
+        log::info!("{}: a snapshot replaces the state at {}", self.config.id, meta.last);
+        self.applied = meta.last;
+        self.configurations.applied(meta.last.index);
+        self.note_own_membership(&Payload::Membership(meta.membership.clone()));
+        self.base = Some(meta.clone());
+        self.restore = Some(meta);
+    }
+
     /// Everything there is to do, in the order in which it is to be done.
     pub fn give_out(&mut self, now: Time, ready: &mut Ready) {
         self.reads.close();
@@ -338,6 +349,7 @@ impl Core {
             ready.reads = self.reads.release(self.applied.index);
             ready.more = self.applied.index < self.commit();
         }
+        ready.more |= ready.restore.is_some() && self.applied.index < self.commit();
         ready.write = self.issue_write(now);
         ready.messages = std::mem::take(&mut self.outbox);
         let spare = self.applied.index.min(self.durability.durable());

@@ -256,6 +256,9 @@ impl Raft {
     /// sent it. True if the state is to be taken from it; [`Ready::restore`] then
     /// says so again, in order with everything else.
     ///
+    /// If the state machine is suspended, the state is taken also from one that
+    /// covers nothing new, as long as it is no older; the log stays as it is.
+    ///
     /// It may be the first that is heard of that term. What it holds is held by
     /// the leaders of this term and later ones, not by an earlier one that we
     /// may still follow: to vouch to that one for it would be a lie.
@@ -272,17 +275,21 @@ impl Raft {
             // Whoever asks for votes or leads has no leader to take it from.
             return false;
         }
+        let mends = self.core.suspended && last.index >= self.core.applied().index;
         if known {
             // We hold all of it, so all it tells is that it is committed.
             self.core.commit_to(last.index.max(self.core.commit()));
         } else {
-            self.install(meta);
+            self.install(meta.clone());
+        }
+        if known && mends {
+            self.core.replace_state(meta);
         }
         if let Role::Follower(follower) = &mut self.role {
             follower.installed(last.index);
         }
         self.check();
-        !known
+        !known || mends
     }
 
     fn install(&mut self, meta: SnapshotMeta) {
@@ -396,6 +403,12 @@ impl Raft {
     /// for election. It goes on storing and voting.
     pub fn suspend(&mut self) {
         self.core.suspended = true;
+    }
+
+    /// The state machine was replaced, by [`Ready::restore`]: it takes entries
+    /// again.
+    pub fn resume(&mut self) {
+        self.core.suspended = false;
     }
 
     /// Whether this node has led for as long as it takes to hear from everybody

@@ -37,10 +37,12 @@
 //! | [`forward`] | a request to the leader, and its answer back |
 //! | [`snapshots`] | taking our own, sending one, taking one in |
 //! | [`admin`] | joining, leaving, handing over |
+//! | [`agreement`] | whether all replicas hold the same state |
 //! | [`clock`] | log time |
 //! | `status` | how a replica is, for people |
 
 pub mod admin;
+pub mod agreement;
 pub mod clock;
 pub mod driver;
 pub mod forward;
@@ -54,6 +56,7 @@ mod status;
 
 use std::time::Duration;
 
+pub use agreement::StateMessage;
 pub use clock::Now;
 pub use driver::Driver;
 pub use pending::Ticket;
@@ -177,6 +180,8 @@ pub enum PeerMessage {
     },
     /// About a snapshot, on a link of its own.
     Snapshot(SnapshotMessage),
+    /// About the hash of a state.
+    State(StateMessage),
     /// A request for the leader, from a node whose client asked it. It is never
     /// forwarded a second time.
     Forward(Forward),

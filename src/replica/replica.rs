@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::admin::Admin;
+use super::agreement::Agreement;
 use super::clock::{LogClock, Now, Reading};
 use super::forward::{Forwards, Proxied, is_proxied};
 use super::pending::{Holding, Reads, Ticket, Writes};
@@ -68,6 +69,7 @@ pub struct Replica {
     pub(super) proxied: Proxied,
     pub(super) admin: Admin,
     pub(super) snapshots: Snapshots,
+    pub(super) agreement: Agreement,
     pub(super) snapshot_taken: Option<EntryId>,
     pub(super) lines: HashMap<u64, Line, foldhash::fast::FixedState>,
     pub(super) replies: Vec<(Ticket, Reply)>,
@@ -95,6 +97,7 @@ impl Replica {
         assert_eq!(applied.index.0, fsm.applied(), "both continue from one snapshot");
         // The seed of this process numbers its requests to the leader as well.
         let forwards = Forwards::starting_at(raft.seed());
+        let agreement = Agreement::of(raft.applied_membership());
         Self {
             config,
             raft,
@@ -108,6 +111,7 @@ impl Replica {
             proxied: Proxied::default(),
             admin: Admin::default(),
             snapshots: Snapshots::new(newest),
+            agreement,
             snapshot_taken: None,
             lines: HashMap::default(),
             replies: Vec::new(),
@@ -181,6 +185,7 @@ impl Replica {
                 }
             }
             PeerMessage::Snapshot(said) => self.on_snapshot_message(now.time, from, said),
+            PeerMessage::State(said) => self.on_state_message(now, from, said),
             PeerMessage::Forward(forward) => self.on_forward(now, from, forward),
             PeerMessage::Forwarded { id, answer } => self.on_forwarded(now, from, id, answer),
         }
@@ -249,6 +254,7 @@ impl Replica {
             self.send_snapshots(now.time, &ready.snapshot_to);
             at_once |= self.see_to_snapshots(now);
         }
+        self.see_to_agreement(now.time);
         self.give_up_late(now.time);
         at_once |= self.release_held(now);
         at_once |= self.fsm.reclaim(RECLAIM_KEYS_PER_TURN);
@@ -362,7 +368,7 @@ impl Replica {
     /// storing and voting.
     fn stop_serving(&mut self, fault: &str) {
         self.raft.suspend();
-        self.snapshots.give_up_transfers();
+        self.snapshots.give_up_transfers(self.agreement.doubt.is_some());
         for ticket in self.writes.take_all() {
             self.give_up_write(ticket);
         }
@@ -427,6 +433,7 @@ impl Replica {
             self.forwards.deadline(),
             self.admin.deadline(),
             self.snapshots.wake_at(),
+            self.agreement.wake_at(),
         ];
         times.into_iter().flatten().min()
     }

@@ -63,12 +63,14 @@ impl Replica {
                     }
                     Err(error) => return self.fail(format!("entry {} is {error}", entry.id)),
                 },
-                Payload::Noop | Payload::Membership(_) => {
-                    self.fsm.apply_other(entry.id.index.0);
-                    Reply::Done
+                Payload::Noop => self.apply_other(entry.id),
+                Payload::Membership(membership) => {
+                    self.agreement.note_membership(&membership);
+                    self.apply_other(entry.id)
                 }
             };
             self.applied = entry.id;
+            self.sample_state(entry.id.index);
             let settled = self.writes.applied(entry.id);
             for ticket in settled.replaced {
                 self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
@@ -85,6 +87,11 @@ impl Replica {
         if self.leads && self.clock.estimate_ms(now).is_some_and(is_behind) {
             self.clock.follow(now, self.fsm.log_time_ms());
         }
+    }
+
+    fn apply_other(&mut self, id: EntryId) -> Reply {
+        self.fsm.apply_other(id.index.0);
+        Reply::Done
     }
 
     /// An entry of ours is about to be applied: the reads that its connection

@@ -18,15 +18,17 @@
 //! the loop; only then does consensus decide whether it is news. If so the new
 //! state takes the place of the old one in a single step.
 
+mod words;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
+pub use words::{Available, SnapshotJob, SnapshotMessage, SnapshotReport};
 
 use super::PeerMessage;
 use super::clock::Now;
 use super::replica::Replica;
-use crate::fsm::{Fsm, Piece, SnapshotHead, Visit};
+use crate::fsm::{Fsm, Visit};
 use crate::raft::{EntryId, Index, NodeId, SnapshotMeta, Term, Time};
 
 /// How many keys one turn visits for a snapshot.
@@ -44,137 +46,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the other side may be silent before a transfer is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// What nodes say to each other about a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SnapshotMessage {
-    /// You need this one.
-    Offer {
-        /// Its last entry.
-        last: EntryId,
-        /// The size of its file.
-        size_bytes: u64,
-    },
-    /// Send what follows.
-    Request {
-        /// Which snapshot.
-        last: EntryId,
-        /// From here on.
-        offset: u64,
-    },
-    /// A part of the file.
-    Chunk {
-        /// Which snapshot.
-        last: EntryId,
-        /// Where it begins.
-        offset: u64,
-        /// What is there.
-        bytes: Bytes,
-    },
-}
-
-/// Something to be done with a file. In the order given.
-#[derive(Debug)]
-pub enum SnapshotJob {
-    /// Begin our own.
-    Begin {
-        /// What consensus knows of it.
-        meta: SnapshotMeta,
-        /// What the state machine says first.
-        head: Box<SnapshotHead>,
-    },
-    /// Some of its items.
-    Piece(Piece),
-    /// That was all; name it. The journal is durable up to here.
-    Finish(Index),
-    /// Give it up.
-    Abandon,
-    /// Read a part of one, to be sent.
-    Read {
-        /// For whom.
-        to: NodeId,
-        /// Which.
-        last: EntryId,
-        /// From where.
-        offset: u64,
-    },
-    /// Begin to take one in, or go on with it.
-    Receive {
-        /// Which.
-        last: EntryId,
-        /// How large it will be.
-        size_bytes: u64,
-        /// Go on with what is here of it already: it is from the same node. Two
-        /// nodes' snapshots of one state have their items in different order.
-        resume: bool,
-    },
-    /// A part of it; when it is whole, check and name it.
-    Take {
-        /// Which.
-        last: EntryId,
-        /// Where the part begins.
-        offset: u64,
-        /// The part.
-        bytes: Bytes,
-    },
-    /// Free this, which takes a while.
-    Drop(Box<Fsm>),
-}
-
-/// What became of a job.
-#[derive(Debug)]
-pub enum SnapshotReport {
-    /// A piece of our own is in its file.
-    PieceWritten,
-    /// Our own is durable under its name.
-    Written {
-        /// Its last entry.
-        last: EntryId,
-        /// The size of its file.
-        size_bytes: u64,
-    },
-    /// Our own came to nothing, for want of space.
-    NotWritten,
-    /// A part was read; `None`: that snapshot is gone.
-    Read {
-        /// For whom.
-        to: NodeId,
-        /// Which.
-        last: EntryId,
-        /// From where.
-        offset: u64,
-        /// What is there.
-        bytes: Option<Bytes>,
-    },
-    /// So much of one that is being taken in is here.
-    Received {
-        /// Which.
-        last: EntryId,
-        /// The bytes from its beginning.
-        bytes: u64,
-    },
-    /// One is here, whole, checked, durable and named.
-    Complete {
-        /// What consensus has to know.
-        meta: SnapshotMeta,
-        /// The size of its file.
-        size_bytes: u64,
-        /// The state it holds. Built before anything is given up for it: a file
-        /// that nobody can make a state of must not replace a log.
-        fsm: Box<Fsm>,
-    },
-    /// One that was being taken in turned out damaged, or there is no space.
-    NotReceived(EntryId),
-}
-
-/// A snapshot file that is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Available {
-    /// Its last entry.
-    pub last: EntryId,
-    /// The size of its file.
-    pub size_bytes: u64,
-}
-
 /// Our own, under way.
 #[derive(Debug, Clone, Copy)]
 struct Taking {
@@ -190,6 +61,8 @@ struct Taking {
 #[derive(Debug, Clone, Copy)]
 struct Sending {
     last: EntryId,
+    /// It was asked for, by a node whose log needs none.
+    wanted: bool,
     heard: Time,
     offered: Time,
 }
@@ -216,6 +89,8 @@ pub struct Snapshots {
     rest_until: Time,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
+    /// A follower waits for one that is no older than this.
+    wanted: Index,
     /// The state of one that consensus wants to be taken over.
     restored: Option<Box<Fsm>>,
 }
@@ -226,10 +101,10 @@ impl Snapshots {
         Self { newest, ..Self::default() }
     }
 
-    /// Sends and takes in no more.
-    pub fn give_up_transfers(&mut self) {
+    /// Sends no more, and takes in no more unless that is what mends this node.
+    pub fn give_up_transfers(&mut self, is_mending: bool) {
         self.sending.clear();
-        self.receiving = None;
+        self.receiving.take_if(|_| !is_mending);
     }
 
     /// The jobs that have come up.
@@ -266,11 +141,13 @@ impl Replica {
     /// setting, and than that snapshot, so that the work stays in proportion.
     fn begin_own(&mut self, now: Time) {
         let last_bytes = self.snapshots.newest.map_or(0, |newest| newest.size_bytes);
-        let is_due = self.log_bytes > self.config.snapshot_log_bytes.max(last_bytes);
+        let newest = self.snapshots.newest.map_or(Index(0), |newest| newest.last.index);
+        let is_wanted =
+            newest < self.snapshots.wanted && self.snapshots.wanted <= self.applied.index;
+        let is_due = is_wanted || self.log_bytes > self.config.snapshot_log_bytes.max(last_bytes);
         let is_busy = self.snapshots.taking.is_some();
         let last = self.raft.applied();
-        let is_news = last == self.applied
-            && self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index);
+        let is_news = last == self.applied && newest < last.index;
         if !is_due || is_busy || !is_news || now < self.snapshots.rest_until {
             return;
         }
@@ -320,7 +197,7 @@ impl Replica {
             match self.snapshots.newest {
                 Some(Available { last, .. }) => {
                     // Offered with the next look at what is being sent.
-                    let sending = Sending { last, heard: now, offered: Time::ZERO };
+                    let sending = Sending { last, wanted: false, heard: now, offered: Time::ZERO };
                     self.snapshots.sending.insert(node, sending);
                 }
                 None => self.raft.snapshot_ended(node),
@@ -328,11 +205,25 @@ impl Replica {
         }
     }
 
+    /// A follower's state is not to be trusted: it gets ours, of now if need be.
+    fn on_wanted(&mut self, now: Time, from: NodeId, since: Index) {
+        if !self.leads || self.fault.is_some() || !self.raft.membership().contains(from) {
+            return;
+        }
+        match self.snapshots.newest {
+            Some(Available { last, .. }) if last.index >= since => {
+                let new = Sending { last, wanted: true, heard: now, offered: Time::ZERO };
+                self.snapshots.sending.entry(from).or_insert(new).wanted = true;
+            }
+            _ => self.snapshots.wanted = since,
+        }
+    }
+
     fn see_to_sending(&mut self, now: Time) {
         let mut over = Vec::new();
         let newest = self.snapshots.newest;
         for (&node, sending) in &mut self.snapshots.sending {
-            if !self.raft.needs_snapshot(node) {
+            if !sending.wanted && !self.raft.needs_snapshot(node) {
                 // What follows the snapshot is pinned until memory has it.
                 sending.offered = now;
                 if !self.raft.needs_journal(node) {
@@ -354,7 +245,7 @@ impl Replica {
         }
     }
 
-    fn see_to_receiving(&mut self, now: Time) {
+    pub(super) fn see_to_receiving(&mut self, now: Time) {
         let Some(receiving) = &mut self.snapshots.receiving else { return };
         if now.since(receiving.heard) >= GIVE_UP {
             log::warn!("{}: {} sends no more of its snapshot", self.config.name, receiving.from);
@@ -378,6 +269,7 @@ impl Replica {
             SnapshotMessage::Offer { last, size_bytes } => {
                 self.on_offer(now, from, last, size_bytes);
             }
+            SnapshotMessage::Wanted { since } => self.on_wanted(now, from, since),
             SnapshotMessage::Request { last, offset } => {
                 if let Some(sending) = self.snapshots.sending.get_mut(&from) {
                     (sending.heard, sending.offered) = (now, now);
@@ -396,7 +288,8 @@ impl Replica {
     }
 
     fn on_offer(&mut self, now: Time, from: NodeId, last: EntryId, size_bytes: u64) {
-        let is_news = last.index > self.raft.commit() && last.index.is_sane();
+        let mends = self.agreement.doubt.is_some() && last.index >= self.applied.index;
+        let is_news = (mends || last.index > self.raft.commit()) && last.index.is_sane();
         if self.raft.leader() != Some(from) || !is_news {
             return;
         }
@@ -482,16 +375,21 @@ impl Replica {
     pub(super) fn restore(&mut self, last: EntryId) {
         let fsm = self.snapshots.restored.take().expect("a snapshot comes with its state");
         assert_eq!(fsm.applied(), last.index.0, "and that is the one");
-        if self.snapshots.taking.take().is_some() {
-            self.fsm.abandon_snapshot();
-            self.snapshots.jobs.push(SnapshotJob::Abandon);
-        }
+        self.give_up_own_snapshot();
         log::info!("{}: continues from the snapshot at {last}", self.config.name);
         let old = std::mem::replace(&mut self.fsm, *fsm);
         self.snapshots.jobs.push(SnapshotJob::Drop(Box::new(old)));
         self.applied = last;
         for ticket in self.writes.skipped(last.index) {
             self.give_up_write(ticket);
+        }
+        self.trust_state();
+    }
+
+    pub(super) fn give_up_own_snapshot(&mut self) {
+        if self.snapshots.taking.take().is_some() {
+            self.fsm.abandon_snapshot();
+            self.snapshots.jobs.push(SnapshotJob::Abandon);
         }
     }
 }

@@ -45,6 +45,10 @@ pub struct Cluster {
     /// How much log there may be before a snapshot is taken; if that is little,
     /// nothing that is applied stays in memory either.
     pub snapshot_log_bytes: u64,
+    /// Why nodes do not serve. A test that expects none asserts so by itself.
+    pub faults: BTreeMap<NodeId, String>,
+    /// Whether a fault is no surprise.
+    pub may_fault: bool,
     /// Disks that make nothing durable.
     pub stuck: BTreeSet<NodeId>,
     numbers: u64,
@@ -84,6 +88,8 @@ impl Cluster {
             now_ms: 1000,
             read_mode,
             snapshot_log_bytes: u64::MAX,
+            faults: BTreeMap::new(),
+            may_fault: false,
             stuck: BTreeSet::new(),
             numbers: 0,
         };
@@ -141,7 +147,13 @@ impl Cluster {
 
     /// The process ends at once and starts again with what was durable.
     pub fn restart(&mut self, node: NodeId) {
-        let Node { journal, files, .. } = self.nodes.remove(&node).expect("it runs");
+        self.restart_changed(node, |_| {});
+    }
+
+    /// As [`Cluster::restart`], with something else in its journal.
+    pub fn restart_changed(&mut self, node: NodeId, change: impl FnOnce(&mut Recovered)) {
+        let Node { mut journal, files, .. } = self.nodes.remove(&node).expect("it runs");
+        change(&mut journal);
         self.start_with(node.0, journal, files);
     }
 
@@ -257,7 +269,11 @@ impl Cluster {
             let found = found.ok_or_else(|| format!("cannot reach {address}"));
             self.input(id, Input::Probed { id: probe, found });
         }
-        assert_eq!(effects.fault, None);
+        assert!(effects.fault.is_none() || self.may_fault, "{:?}", effects.fault);
+        match effects.fault {
+            Some(fault) => self.faults.insert(id, fault),
+            None => self.faults.remove(&id),
+        };
         let node = self.nodes.get_mut(&id).expect("it runs");
         for fetch in effects.fetch {
             let read = node.journal_read(&fetch);

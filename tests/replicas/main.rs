@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
+mod agreement;
 mod cluster;
 mod files;
 mod full_disk;

@@ -13,7 +13,7 @@ use crate::raft::message::{
 };
 use crate::raft::{ClusterId, Entry, EntryId, Envelope, Index, Message, NodeId, ReadId, Term};
 use crate::replica::clock::Reading;
-use crate::replica::{Answered, Forward, PeerMessage, SnapshotMessage};
+use crate::replica::{Answered, Forward, PeerMessage, SnapshotMessage, StateMessage};
 use crate::request::bytes::{decode_reply, decode_request, encode_reply, encode_request};
 
 /// Length and checksum.
@@ -45,6 +45,10 @@ const FORWARDED: u8 = 33;
 const SNAPSHOT_OFFER: u8 = 48;
 const SNAPSHOT_REQUEST: u8 = 49;
 const SNAPSHOT_CHUNK: u8 = 50;
+const SNAPSHOT_WANTED: u8 = 51;
+const STATE_ASK: u8 = 64;
+const STATE_ANSWER: u8 = 65;
+const STATE_VERDICT: u8 = 66;
 
 /// Between whom a connection is. Every frame's checksum starts from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +160,36 @@ fn encode_message(ends: &Ends, message: &PeerMessage, buffer: &mut Vec<u8>) {
             buffer.put_u64_le(*offset);
             put_bytes(buffer, bytes);
         }
+        PeerMessage::Snapshot(SnapshotMessage::Wanted { since }) => {
+            buffer.put_u8(SNAPSHOT_WANTED);
+            buffer.put_u64_le(since.0);
+        }
+        PeerMessage::State(said) => encode_state(*said, buffer),
+    }
+}
+
+fn encode_state(said: StateMessage, buffer: &mut Vec<u8>) {
+    let (kind, index, hash) = match said {
+        StateMessage::Ask { index } => (STATE_ASK, index, None),
+        StateMessage::Answer { index, hash } => (STATE_ANSWER, index, hash),
+        StateMessage::Verdict { index, hash } => (STATE_VERDICT, index, hash),
+    };
+    buffer.put_u8(kind);
+    buffer.put_u64_le(index.0);
+    buffer.put_u8(u8::from(hash.is_some()));
+    if let Some(hash) = hash {
+        buffer.put_u64_le(hash);
+    }
+}
+
+fn decode_state(kind: u8, reader: &mut Reader) -> Result<StateMessage, Malformed> {
+    let index = index(reader)?;
+    let hash = if reader.bool()? { Some(reader.u64()?) } else { None };
+    match (kind, hash) {
+        (STATE_ASK, None) => Ok(StateMessage::Ask { index }),
+        (STATE_ANSWER, hash) => Ok(StateMessage::Answer { index, hash }),
+        (STATE_VERDICT, hash) => Ok(StateMessage::Verdict { index, hash }),
+        _ => Err(Malformed("a question carries no hash")),
     }
 }
 
@@ -193,6 +227,8 @@ fn decode_message(ends: &Ends, reader: &mut Reader) -> Result<PeerMessage, Malfo
             offset: reader.u64()?,
             bytes: reader.bytes()?,
         }),
+        SNAPSHOT_WANTED => PeerMessage::Snapshot(SnapshotMessage::Wanted { since: index(reader)? }),
+        STATE_ASK..=STATE_VERDICT => PeerMessage::State(decode_state(kind, reader)?),
         _ => return Err(Malformed("unknown kind of frame")),
     })
 }

@@ -14,7 +14,7 @@ use crate::raft::{
     ClusterId, Entry, EntryId, Envelope, Index, Member, Membership, NodeId, Payload, ReadId, Term,
 };
 use crate::replica::clock::Reading;
-use crate::replica::{Answered, Forward, Peer, SnapshotMessage};
+use crate::replica::{Answered, Forward, Peer, SnapshotMessage, StateMessage};
 use crate::request::{Answer, Batch, Command, Consistency, Item, Key, Reply, Request};
 
 const LIMIT: usize = 1 << 20;
@@ -127,6 +127,16 @@ fn every_message() -> Vec<(&'static str, PeerMessage)> {
         (
             "snapshot chunk",
             PeerMessage::Snapshot(SnapshotMessage::Chunk { last, offset: 7, bytes: "xy".into() }),
+        ),
+        ("snapshot wanted", PeerMessage::Snapshot(SnapshotMessage::Wanted { since: Index(4) })),
+        ("state, ask", PeerMessage::State(StateMessage::Ask { index: Index(1024) })),
+        (
+            "state, answer",
+            PeerMessage::State(StateMessage::Answer { index: Index(1024), hash: Some(7) }),
+        ),
+        (
+            "state, verdict",
+            PeerMessage::State(StateMessage::Verdict { index: Index(1024), hash: None }),
         ),
     ]
 }
@@ -304,7 +314,7 @@ fn what_is_large_has_a_link_of_its_own() {
     for (name, frame) in every_message() {
         let expected = match name {
             "append" | "forward" | "forwarded" => LinkClass::Entries,
-            "snapshot offer" | "snapshot request" | "snapshot chunk" => LinkClass::Snapshot,
+            name if name.starts_with("snapshot") => LinkClass::Snapshot,
             _ => LinkClass::Urgent,
         };
         assert_eq!(LinkClass::of(&frame), expected, "{name}");
