@@ -349,7 +349,6 @@ impl Core {
             ready.reads = self.reads.release(self.applied.index);
             ready.more = self.applied.index < self.commit();
         }
-        ready.more |= ready.restore.is_some() && self.applied.index < self.commit();
         ready.write = self.issue_write(now);
         ready.messages = std::mem::take(&mut self.outbox);
         let spare = self.applied.index.min(self.durability.durable());

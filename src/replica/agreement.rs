@@ -232,11 +232,10 @@ impl Replica {
             return;
         }
         match &self.agreement.question {
+            Some(question) if !question.closed && now.since(question.sent) < PATIENCE => {}
             Some(question) if !question.closed => {
-                if now.since(question.sent) >= PATIENCE {
-                    self.judge_states(now);
-                    self.ask_again(now);
-                }
+                self.judge_states(now);
+                self.ask_again(now);
             }
             _ if self.fault.is_none() => self.ask_next(now),
             _ => {}

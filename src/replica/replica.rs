@@ -145,6 +145,7 @@ impl Replica {
                 self.note_journal(now.time, log_bytes, room_bytes);
             }
             Input::Journal { log_bytes, room_bytes } => {
+                self.snapshots.naming = false;
                 self.note_journal(now.time, log_bytes, room_bytes);
             }
             Input::Fetched { fetch, read } => self.raft.entries_read(now.time, fetch, read),

@@ -87,6 +87,9 @@ pub struct Snapshots {
     jobs: Vec<SnapshotJob>,
     taking: Option<Taking>,
     rest_until: Time,
+    /// The journal has not yet said how large it is without what our last one
+    /// covers. Until then it looks as if another one were due.
+    pub naming: bool,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
     /// A follower waits for one that is no older than this.
@@ -145,7 +148,7 @@ impl Replica {
         let is_wanted =
             newest < self.snapshots.wanted && self.snapshots.wanted <= self.applied.index;
         let is_due = is_wanted || self.log_bytes > self.config.snapshot_log_bytes.max(last_bytes);
-        let is_busy = self.snapshots.taking.is_some();
+        let is_busy = self.snapshots.taking.is_some() || self.snapshots.naming;
         let last = self.raft.applied();
         let is_news = last == self.applied && newest < last.index;
         if !is_due || is_busy || !is_news || now < self.snapshots.rest_until {
@@ -317,6 +320,7 @@ impl Replica {
                 if self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index) {
                     self.snapshots.newest = Some(Available { last, size_bytes });
                     self.snapshot_taken = Some(last);
+                    self.snapshots.naming = true;
                 }
             }
             SnapshotReport::NotWritten => {

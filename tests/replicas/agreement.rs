@@ -2,7 +2,7 @@
 //! keeps of the log, so it has applied something that no other node has.
 
 use crate::cluster::{Cluster, id};
-use crate::{error, get, is_stored, set, value};
+use crate::{all_agree, error, forgetful, forgetting_after, get, is_stored, set, value};
 use raftcache::fsm::{Action, Proposal};
 use raftcache::raft::{NodeId, Payload, Recovered};
 use raftcache::replica::agreement::SAMPLE_EVERY;
@@ -13,11 +13,15 @@ fn write_past_a_sample(cluster: &mut Cluster, through: NodeId) {
     let last = |cluster: &Cluster| cluster.nodes[&through].driver.replica().raft().last().index.0;
     let until = (last(cluster) / SAMPLE_EVERY + 1) * SAMPLE_EVERY + 10;
     while last(cluster) < until {
-        let asked: Vec<_> =
-            (0..100).map(|n| cluster.ask(through, n, set(&format!("k{n}"), "v"))).collect();
-        for asked in asked {
-            assert!(is_stored(&cluster.wait_for(asked)));
-        }
+        write_hundred(cluster, through);
+    }
+}
+
+fn write_hundred(cluster: &mut Cluster, through: NodeId) {
+    let asked: Vec<_> =
+        (0..100).map(|n| cluster.ask(through, n, set(&format!("k{n}"), "v"))).collect();
+    for asked in asked {
+        assert!(is_stored(&cluster.wait_for(asked)));
     }
 }
 
@@ -51,17 +55,6 @@ fn restart_flipped(cluster: &mut Cluster, node: NodeId) {
     cluster.restart_changed(node, |journal| flip(journal, "precious"));
 }
 
-fn hashes_agree(cluster: &mut Cluster) {
-    cluster.run_until("all have applied everything", |cluster| {
-        let applied = |node: &crate::cluster::Node| node.driver.replica().fsm().applied();
-        let first = cluster.nodes.values().map(applied).next();
-        cluster.nodes.values().all(|node| Some(applied(node)) == first)
-    });
-    let hash = |node: &crate::cluster::Node| node.driver.replica().fsm().contents_hash();
-    let hashes: std::collections::BTreeSet<u64> = cluster.nodes.values().map(hash).collect();
-    assert_eq!(hashes.len(), 1, "{hashes:x?}");
-}
-
 fn installed(cluster: &Cluster, node: NodeId) -> usize {
     cluster.nodes[&node].files.received
 }
@@ -74,18 +67,28 @@ fn a_follower_that_differs_stops_serving_and_takes_over_the_leaders_state() {
     let reply = cluster.call(wrong, 2, get("precious"));
     assert_eq!(value(&reply).as_deref(), Some("flipped"), "nobody knows yet");
     write_past_a_sample(&mut cluster, leader);
+    let written_ms = cluster.now_ms;
     cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
+    assert!(cluster.now_ms < written_ms + 500, "it is asked once and answers when it can");
     assert!(cluster.faults[&wrong].contains("differs from the majority"), "{:?}", cluster.faults);
     let reply = cluster.call(wrong, 3, get("precious"));
     assert_eq!(error(&reply).0, ErrorKind::NotServing, "{reply:?}");
-    cluster.run_until("it serves again", |cluster| cluster.faults.is_empty());
-    assert_eq!(installed(&cluster, wrong), 1);
+    // Others write on meanwhile.
+    let mut n = 0;
+    cluster.run_until_busy("it serves again", |cluster| {
+        n += 1;
+        cluster.ask(leader, 100 + n, set(&format!("meanwhile{n}"), "v"));
+        cluster.faults.is_empty()
+    });
     let reply = cluster.call(wrong, 4, get("precious"));
     assert_eq!(value(&reply).as_deref(), Some("right"));
+    // What it once noted of its state is forgotten.
+    cluster.run_ms(15_000);
+    assert_eq!(installed(&cluster, wrong), 1);
     // And goes on as everybody else, also through a restart.
     write_past_a_sample(&mut cluster, wrong);
     cluster.restart(wrong);
-    hashes_agree(&mut cluster);
+    all_agree(&mut cluster);
     cluster.run_ms(15_000);
     assert_eq!(cluster.faults.len(), 0, "{:?}", cluster.faults);
 }
@@ -107,7 +110,51 @@ fn a_leader_that_differs_hands_over_and_takes_over_its_successors_state() {
     let reply = cluster.call(wrong, 4, get("precious"));
     assert_eq!(value(&reply).as_deref(), Some("right"));
     write_past_a_sample(&mut cluster, wrong);
-    hashes_agree(&mut cluster);
+    all_agree(&mut cluster);
+}
+
+/// Nor does it hand over to one that is as wrong as itself.
+#[test]
+fn leadership_goes_to_nobody_in_doubt() {
+    let (mut cluster, leader) = voters(5);
+    let wrong: Vec<_> = (1..=5).map(id).filter(|&node| node != leader).skip(2).collect();
+    for &node in &wrong {
+        restart_flipped(&mut cluster, node);
+        cluster.run_ms(500);
+    }
+    let to = Some(format!("node{}", wrong[0].0));
+    cluster.call(leader, 1, Request::Transfer { to });
+    cluster.run_until("it leads", |cluster| cluster.leader() == Some(wrong[0]));
+    write_past_a_sample(&mut cluster, leader);
+    cluster.run_until("both stop", |cluster| cluster.faults.len() == 2);
+    cluster.run_until("another leads", |cluster| {
+        assert_ne!(cluster.leader(), Some(wrong[1]));
+        cluster.leader() != Some(wrong[0])
+    });
+    cluster.run_until("they serve again", |cluster| cluster.faults.is_empty());
+}
+
+/// Also when there is nothing new to compare, and when the leader has a snapshot
+/// that is too old to help.
+#[test]
+fn a_restarted_node_that_differs_is_found_though_nobody_writes() {
+    let mut cluster = forgetting_after(3, 400_000);
+    cluster.may_fault = true;
+    let leader = cluster.leader().expect("one leads");
+    while cluster.nodes[&leader].files.count() == 0 {
+        write_hundred(&mut cluster, leader);
+    }
+    assert!(is_stored(&cluster.call(leader, 1, set("precious", "right"))));
+    write_past_a_sample(&mut cluster, leader);
+    cluster.run_ms(5000);
+    assert_eq!(cluster.nodes[&leader].files.count(), 1, "the snapshot is an old one");
+    let wrong = cluster.follower();
+    restart_flipped(&mut cluster, wrong);
+    cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
+    cluster.run_until("it serves again", |cluster| cluster.faults.is_empty());
+    let reply = cluster.call(wrong, 4, get("precious"));
+    assert_eq!(value(&reply).as_deref(), Some("right"));
+    assert_eq!(installed(&cluster, wrong), 1);
 }
 
 /// What is in doubt is its state, not its log: its disk and its vote count.
@@ -120,7 +167,17 @@ fn who_differs_goes_on_storing_and_voting() {
     write_past_a_sample(&mut cluster, leader);
     cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
     cluster.kill(leader);
-    cluster.run_until("the third leads", |cluster| cluster.leader() == Some(other));
+    // It would have every reason to.
+    cluster.cut.insert((other, wrong));
+    let healed_ms = cluster.now_ms + 2000;
+    cluster.run_until_busy("the third leads", |cluster| {
+        let role = cluster.nodes[&wrong].driver.replica().raft().role().name();
+        assert_eq!(role, "follower", "it does not stand for election");
+        if cluster.now_ms > healed_ms {
+            cluster.cut.clear();
+        }
+        cluster.now_ms > healed_ms && cluster.leader() == Some(other)
+    });
     assert!(is_stored(&cluster.call(other, 5, set("precious", "newer"))));
     cluster.run_until("it serves again", |cluster| cluster.faults.is_empty());
     let reply = cluster.call(wrong, 4, get("precious"));
@@ -157,12 +214,24 @@ fn without_a_majority_all_stop_and_say_so() {
 /// learn, are promoted, and nobody is alarmed.
 #[test]
 fn a_change_of_members_alarms_nobody() {
-    let (mut cluster, leader) = voters(3);
+    let mut cluster = forgetful(3);
+    let leader = cluster.leader().expect("one leads");
+    write_past_a_sample(&mut cluster, leader);
     cluster.start_newcomer(4);
     cluster.call(leader, 1, Request::Join { name: "node4".into(), peer_address: "peer4".into() });
+    cluster.run_until("it learns from a snapshot", |cluster| installed(cluster, id(4)) == 1);
     write_past_a_sample(&mut cluster, leader);
-    let gone = Request::Leave { name: format!("node{}", cluster.follower().0) };
+    cluster.restart(id(4));
+    // Who was away meanwhile learns of it from a snapshot as well.
+    let away = (1..=3).map(id).find(|&node| node != leader).expect("a follower");
+    for node in 1..=4 {
+        cluster.cut.extend([(id(node), away), (away, id(node))]);
+    }
+    let gone = Request::Leave { name: "node4".into() };
     cluster.call(leader, 1, gone);
+    write_past_a_sample(&mut cluster, leader);
+    cluster.cut.clear();
+    cluster.run_until("it goes on from a snapshot", |cluster| installed(cluster, away) == 1);
     write_past_a_sample(&mut cluster, leader);
     cluster.run_ms(15_000);
     assert!(cluster.faults.is_empty(), "{:?}", cluster.faults);

@@ -207,6 +207,11 @@ impl Cluster {
 
     /// Lets time pass until something has happened.
     pub fn run_until(&mut self, what: &str, mut happened: impl FnMut(&Self) -> bool) {
+        self.run_until_busy(what, |cluster| happened(cluster));
+    }
+
+    /// As [`Cluster::run_until`]; the condition may ask for something more.
+    pub fn run_until_busy(&mut self, what: &str, mut happened: impl FnMut(&mut Self) -> bool) {
         let give_up_at = self.now_ms + 20_000;
         while !happened(self) {
             assert!(self.now_ms < give_up_at, "waited 20 s for {what}: {:?}", self.states());

@@ -120,6 +120,11 @@ impl Files {
         restore.finish().expect("all of it")
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.files.len()
+    }
+
     pub fn meta(&self, last: EntryId) -> SnapshotMeta {
         self.files[&last].meta.clone()
     }

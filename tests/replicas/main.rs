@@ -432,8 +432,12 @@ fn leadership_goes_where_it_is_sent() {
 
 /// A cluster whose nodes take snapshots all the time and keep nothing else.
 fn forgetful(count: u128) -> Cluster {
+    forgetting_after(count, 5000)
+}
+
+fn forgetting_after(count: u128, snapshot_log_bytes: u64) -> Cluster {
     let mut cluster = Cluster::new(count);
-    cluster.snapshot_log_bytes = 5000;
+    cluster.snapshot_log_bytes = snapshot_log_bytes;
     for node in 1..=count {
         cluster.restart(id(node));
     }
