@@ -135,7 +135,7 @@ impl Node {
 
 fn peer(id: NodeId, cluster: Option<ClusterId>) -> Peer {
     let (name, client_address) = (format!("node{}", id.0), "0.0.0.0:3001".to_owned());
-    Peer { node: id, cluster, name, client_address, rebuild: false }
+    Peer { node: id, cluster, name, client_address, rebuild: false, member: false }
 }
 
 fn hello(from: NodeId, cluster: ClusterId, to: Option<NodeId>) -> Hello {
@@ -484,6 +484,38 @@ fn a_new_link_takes_the_place_of_a_dead_one() {
             new.write_all(&[byte]).await.unwrap();
             tokio::task::yield_now().await;
         }
+        assert_eq!(b.hears_message().await, (A, Message::TimeoutNow));
+    });
+}
+
+/// All nodes of a cluster may have been moved, and the log knows none of them.
+#[test]
+fn a_member_that_a_probe_has_found_elsewhere_is_spoken_to_there() {
+    local(async {
+        let (a, b) = (Node::start(A, CLUSTER).await, Node::start(B, CLUSTER).await);
+        a.knows(&[&b]);
+        let look = async |address: &str| {
+            a.peers.dispatch(None, Vec::new(), vec![Probe { id: 1, address: address.to_owned() }]);
+            assert!(matches!(a.hears().await, Input::Probed { found: Ok(_), .. }));
+        };
+        // A namesake in another cluster is somebody else.
+        let foreign = Node::start(B, ClusterId(5)).await;
+        look(&foreign.address).await;
+        a.say(B, Message::Outdated);
+        assert_eq!(b.hears_message().await, (A, Message::Outdated));
+
+        let moved = Node::start(B, CLUSTER).await;
+        look(&moved.address).await;
+        assert!(matches!(a.hears().await, Input::LinkLost(B)));
+        a.say(B, Message::TimeoutNow);
+        assert_eq!(moved.hears_message().await, (A, Message::TimeoutNow));
+
+        // It was back where the log has it before anybody else heard of it.
+        moved.end().await;
+        assert!(matches!(a.hears().await, Input::LinkLost(B)));
+        a.say(B, Message::Outdated);
+        assert!(matches!(a.hears().await, Input::LinkLost(B)), "nobody is there");
+        a.say(B, Message::TimeoutNow);
         assert_eq!(b.hears_message().await, (A, Message::TimeoutNow));
     });
 }

@@ -20,6 +20,7 @@
 //!             2 wrong addressee, theirs u128    4 too many connections
 //!                                               5 the hello names no cluster
 //!  options    1 cluster is there   2 rebuild   4 to is there (absent ones are 0)
+//!             8 a committed entry has made it a member
 //! ```
 //!
 //! The first sixteen bytes stay as they are in every version, so that a node of

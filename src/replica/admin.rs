@@ -108,6 +108,13 @@ impl Admin {
         }
     }
 
+    /// Has somebody find out who is at an address, whatever it is good for.
+    pub fn look_at(&mut self, address: String) -> u64 {
+        self.last_probe += 1;
+        self.probes.push(Probe { id: self.last_probe, address });
+        self.last_probe
+    }
+
     /// The probes to be sent.
     pub fn take_probes(&mut self) -> Vec<Probe> {
         std::mem::take(&mut self.probes)
@@ -152,10 +159,7 @@ impl Admin {
             }
             Goal::Member { peer_address, probe, .. } => {
                 if probe.is_none() {
-                    self.last_probe += 1;
-                    *probe = Some(self.last_probe);
-                    let address = peer_address.clone();
-                    self.probes.push(Probe { id: self.last_probe, address });
+                    *probe = Some(self.look_at(peer_address.clone()));
                 }
                 Step::Wait
             }
@@ -267,6 +271,14 @@ fn become_member(
             return change(now, raft, &readdress);
         }
         return if raft.is_changing() { Step::Wait } else { Step::Over(Reply::Done) };
+    }
+    // It announces itself, and has not heard of its removal. An identity is
+    // never used again.
+    if peer.member {
+        return refused(format!(
+            "the node at {peer_address} was removed from this cluster; to bring it back, start it \
+             with an empty data directory and --join"
+        ));
     }
     match raft.membership().by_name(name).map(|(node, _)| node) {
         Some(old) => replace(now, raft, name, old, peer),

@@ -233,6 +233,8 @@ pub struct Peer {
     pub client_address: String,
     /// Whether it was started to take the place of a lost node of its name.
     pub rebuild: bool,
+    /// Whether an entry that it knows to be committed has made it a member.
+    pub member: bool,
 }
 
 /// Find out who is at an address.

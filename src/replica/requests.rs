@@ -51,6 +51,7 @@ impl Replica {
             }
             request => match self.check(&request) {
                 Ok(()) => {
+                    self.note_announcement(&request);
                     let deadline = now.time + self.config.request_timeout;
                     let held = Held { ticket, request, deadline, not_before: Time::ZERO };
                     self.submit(now, held);
@@ -81,6 +82,16 @@ impl Replica {
                 Err((ErrorKind::Invalid, "a name is needed".to_owned()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A member that was moved while nobody led says where it is now: whoever
+    /// it asks has to speak to it before anybody can lead, and so looks there.
+    fn note_announcement(&mut self, request: &Request) {
+        if let Request::Join { peer_address, .. } = request
+            && self.raft.leader().is_none()
+        {
+            self.admin.look_at(peer_address.clone());
         }
     }
 

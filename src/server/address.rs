@@ -30,6 +30,15 @@ pub fn with_own_host(address: &str) -> String {
     with_host(address, own_ip())
 }
 
+/// Whether others know this node by the address it gives, as far as that says
+/// anything: an empty or unspecified host was filled in by whoever was told.
+pub fn is_known_as(own: &str, known: &str) -> bool {
+    match (own.rsplit_once(':'), known.rsplit_once(':')) {
+        (Some((host, port)), Some((_, theirs))) if names_no_host(host) => port == theirs,
+        _ => own == known,
+    }
+}
+
 /// The address with this port, if its own is 0.
 pub fn with_port(address: &str, actual: u16) -> String {
     match address.rsplit_once(':') {
@@ -73,11 +82,15 @@ mod tests {
             assert_eq!(with_host(empty, mapped), "10.0.0.7:4001");
             assert_eq!(with_host(empty, v6), "[fe80::7]:4001");
             assert_eq!(with_host_of(empty, "node1:1"), "node1:4001");
+            assert!(is_known_as(empty, "node1:4001"));
+            assert!(!is_known_as(empty, "node1:4002"));
         }
         for full in ["node1:4001", "127.0.0.1:4001", "[::1]:4001", "no port"] {
             assert_eq!(with_host(full, v4), full);
             assert_eq!(with_host_of(full, "node1:1"), full);
             assert_eq!(with_own_host(full), full);
+            assert!(is_known_as(full, full));
+            assert!(!is_known_as(full, "node2:4001"));
         }
         assert!(!with_own_host("0.0.0.0:4001").starts_with("0.0.0.0"));
         assert_eq!(with_port("a:0", 7), "a:7");

@@ -54,7 +54,8 @@ pub struct Flags {
     pub peer_advertise: Option<String>,
 
     /// Client addresses of members of the cluster to join; may be given several
-    /// times. Means nothing once this node belongs to a cluster.
+    /// times. A node that belongs to a cluster does not join again; if it was
+    /// moved, it says there where it is now.
     #[arg(long, env = "CACHED_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub join: Vec<String>,
 

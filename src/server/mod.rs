@@ -20,7 +20,7 @@
 //! | [`start`] | from a data directory to a replica |
 //! | [`connection`] [`hub`] | clients |
 //! | [`peers`] [`links`] [`incoming`] [`dial`] | the other nodes |
-//! | [`join`] | how a newcomer asks to be taken in |
+//! | [`join`] | how a newcomer asks to be taken in, and a member to be found |
 //! | [`journal`] [`disk`] [`snapshots`] | the journal, once there is one, its thread, that of snapshot files |
 //! | [`address`] | hosts that mean "wherever this comes from" |
 //! | [`os`] | every system-specific call |
@@ -40,11 +40,11 @@ pub mod peers;
 pub mod snapshots;
 pub mod start;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -61,7 +61,7 @@ use crate::replica::{Driver, Effects, Input};
 use crate::wal::WalError;
 use disk::{Job, Report};
 use hub::Hub;
-use join::Asking;
+use join::{Asking, Standing};
 use journal::Journal;
 use peers::Peers;
 use start::{Opened, Started};
@@ -209,8 +209,9 @@ struct EventLoop {
     reports: UnboundedReceiver<Report>,
     /// The tasks that take in clients.
     accepting: Vec<JoinHandle<()>>,
-    /// Whether this node finds itself a member.
-    belongs: Rc<Cell<bool>>,
+    /// Where this node is, and how it stands, while it asks to be found.
+    addresses: [String; 2],
+    standing: Weak<RefCell<Standing>>,
     removed: bool,
     /// What the journal was last told to keep.
     pinned: Option<Index>,
@@ -253,20 +254,17 @@ impl EventLoop {
         }
         let (listens, meets) = (config.listen.join(", "), config.peer_listen.join(", "));
         log::info!("{}: serving on {listens}, other nodes on {meets}", config.name);
-        let belongs = Rc::new(Cell::new(false));
-        if started.asks && !config.join.is_empty() {
-            let asking = Asking {
-                addresses: config.join.clone(),
-                name: config.name.clone(),
-                peer_address: config.peer_advertise.clone(),
-                is_named: {
-                    let raft = started.replica.raft();
-                    raft.membership().contains(raft.id())
-                },
-                belongs: Rc::clone(&belongs),
-            };
-            spawn_local(asking.run());
-        }
+        let addresses = [config.peer_advertise.clone(), config.advertise.clone()];
+        let standing = Standing::of(started.replica.raft(), &addresses[0], &addresses[1]);
+        let asking = Asking {
+            hints: config.join.clone(),
+            name: config.name.clone(),
+            peer_address: config.peer_advertise.clone(),
+            client_address: config.advertise.clone(),
+            standing: Rc::new(RefCell::new(standing)),
+        };
+        let standing = Rc::downgrade(&asking.standing);
+        spawn_local(asking.run());
         let (name, driver) = (config.name.clone(), Driver::new(started.replica));
         let (removed, stop_by) = (false, None);
         Ok(Self {
@@ -277,7 +275,8 @@ impl EventLoop {
             journal,
             reports,
             accepting,
-            belongs,
+            addresses,
+            standing,
             removed,
             pinned: None,
             stop_by,
@@ -361,7 +360,11 @@ impl EventLoop {
     fn look_at_membership(&mut self, removed: bool) {
         let raft = self.driver.replica().raft();
         // By an entry that is committed: one that is not may never have been.
-        self.belongs.set(raft.applied_membership().contains(raft.id()));
+        self.peers.set_member(raft.applied_membership().contains(raft.id()));
+        if let Some(standing) = self.standing.upgrade() {
+            let [peer_address, client_address] = &self.addresses;
+            standing.replace(Standing::of(raft, peer_address, client_address));
+        }
         if removed && !std::mem::replace(&mut self.removed, true) {
             log::warn!(
                 "{}: this node was removed from its cluster; its data directory is of no more use",

@@ -10,7 +10,8 @@
 //! nodes have up to four connections. An address comes from the address book,
 //! that is from the log; but a node that is connected to us has said itself where
 //! it is reached, and that is newer: [a newcomer has to answer the leader before
-//! any entry has told it who that is].
+//! any entry has told it who that is]. So is what a probe has found: [all nodes
+//! were moved, and nobody can lead and write down where before they meet].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -53,10 +54,13 @@ pub struct Peers {
     own: Peer,
     own_peer_address: String,
     cluster: Cell<Option<ClusterId>>,
+    member: Cell<bool>,
     journal: Rc<Journal>,
     book: RefCell<BTreeMap<NodeId, String>>,
     /// Where those who are connected say they are.
     heard: RefCell<BTreeMap<NodeId, String>>,
+    /// Where a probe has found members that the log knows elsewhere.
+    found: RefCell<BTreeMap<NodeId, String>>,
     links: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Link>>>,
     incoming: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Notify>>>,
     probing: Cell<usize>,
@@ -77,11 +81,13 @@ impl Peers {
             limits,
             hub,
             cluster: Cell::new(own.cluster),
+            member: Cell::new(own.member),
             own,
             own_peer_address,
             journal,
             book: RefCell::default(),
             heard: RefCell::default(),
+            found: RefCell::default(),
             links: RefCell::default(),
             incoming: RefCell::default(),
             probing: Cell::new(0),
@@ -103,7 +109,10 @@ impl Peers {
         }
         self.send(messages);
         if let Some(book) = book {
-            *self.book.borrow_mut() = book;
+            let old = self.book.replace(book);
+            let book = self.book.borrow();
+            // What the log says now is newer than what was found before.
+            self.found.borrow_mut().retain(|node, _| book.get(node) == old.get(node));
             self.review();
         }
         for probe in probes {
@@ -151,7 +160,8 @@ impl Peers {
 
     fn address_of(&self, node: NodeId) -> Option<String> {
         let heard = self.heard.borrow().get(&node).cloned();
-        heard.or_else(|| self.book.borrow().get(&node).cloned())
+        let found = || self.found.borrow().get(&node).cloned();
+        heard.or_else(found).or_else(|| self.book.borrow().get(&node).cloned())
     }
 
     /// Closes the links to whom nobody speaks of any more, and moves those whose
@@ -173,11 +183,18 @@ impl Peers {
     pub async fn dial(&self, link: &Link) -> Result<(TcpStream, String), String> {
         let address = self.address_of(link.to).ok_or("nobody knows where it is")?;
         let hello = self.hello(link.class, Some(link.to));
-        let (stream, there) = dial(&address, &hello, self.limits.dial_timeout).await?;
-        if there.node != link.to || there.cluster != self.cluster.get() {
-            return Err(format!("{address} takes itself for somebody else, {}", there.node));
+        match dial(&address, &hello, self.limits.dial_timeout).await {
+            Ok((stream, there)) if self.is(&there, link.to) => Ok((stream, address)),
+            outcome => {
+                self.found.borrow_mut().remove(&link.to);
+                let (_, there) = outcome?;
+                Err(format!("{address} takes itself for somebody else, {}", there.node))
+            }
         }
-        Ok((stream, address))
+    }
+
+    fn is(&self, there: &Peer, node: NodeId) -> bool {
+        there.node == node && there.cluster.is_some() && there.cluster == self.cluster.get()
     }
 
     fn hello(&self, class: LinkClass, to: Option<NodeId>) -> Hello {
@@ -186,7 +203,12 @@ impl Peers {
 
     /// What others are told of this node.
     pub fn own(&self) -> Peer {
-        Peer { cluster: self.cluster.get(), ..self.own.clone() }
+        Peer { cluster: self.cluster.get(), member: self.member.get(), ..self.own.clone() }
+    }
+
+    /// Whether a committed entry has made this node a member, or no more.
+    pub fn set_member(&self, member: bool) {
+        self.member.set(member);
     }
 
     async fn probe(self: Rc<Self>, probe: Probe) {
@@ -194,6 +216,9 @@ impl Peers {
             self.probing.set(self.probing.get() + 1);
             let found = self.ask_who_is_at(&probe.address).await;
             self.probing.set(self.probing.get() - 1);
+            if let Ok(peer) = &found {
+                self.note_found(peer, &probe.address);
+            }
             found
         } else {
             Err(format!("cannot look for {}: {PROBES} others are being looked for", probe.address))
@@ -206,6 +231,15 @@ impl Peers {
         let (_, peer) = dial(address, &hello, self.limits.probe_timeout).await?;
         let client_address = address::with_host_of(&peer.client_address, address);
         Ok(Peer { client_address, ..peer })
+    }
+
+    /// Somebody is where a client said. If that is a member, it may have moved.
+    fn note_found(&self, peer: &Peer, address: &str) {
+        let is_member = self.book.borrow().contains_key(&peer.node);
+        if is_member && self.is(peer, peer.node) {
+            self.found.borrow_mut().insert(peer.node, address.to_owned());
+            self.review();
+        }
     }
 
     /// Whether a hello is for us: between whom the connection is, if it is more

@@ -23,8 +23,6 @@ pub struct Started {
     pub journal: Opened,
     /// What other nodes are told.
     pub own: Peer,
-    /// Whether to ask the members at --join to be taken in.
-    pub asks: bool,
 }
 
 /// A data directory.
@@ -44,13 +42,13 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
     }
     let disk = StdDisk::open(&config.data_dir).map_err(unusable)?;
     let identity = identify(config, &disk)?;
-    let founder = identity.founder;
     let own = Peer {
         node: identity.node,
         cluster: identity.cluster,
         name: config.name.clone(),
         client_address: config.advertise.clone(),
         rebuild: config.rebuild,
+        member: false,
     };
     let (journal, recovered, state) = match identity.cluster {
         Some(cluster) => recover(config, disk, identity, cluster)?,
@@ -62,10 +60,7 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
         }
     };
     let replica = build(config, &own, recovered, state);
-    // Members are not taken in again. Who is named by an entry that is not known
-    // to be committed asks until it is.
-    let asks = !founder && !replica.raft().applied_membership().contains(own.node);
-    Ok(Started { replica, journal, own, asks })
+    Ok(Started { replica, journal, own })
 }
 
 /// What the newest snapshot held.
@@ -237,14 +232,13 @@ mod tests {
     fn who_has_nobody_to_join_founds_a_cluster_once() {
         let temp = tempfile::tempdir().unwrap();
         let first = start(temp.path(), &[]).unwrap();
-        assert!(!is_newcomer(&first) && !first.asks);
+        assert!(!is_newcomer(&first));
         assert_eq!(first.replica.raft().last(), EntryId::new(1, 1));
         let own = first.own.clone();
         drop(first);
-        // From now on --join means nothing.
+        // From now on --join takes it into no other cluster.
         let again = start(temp.path(), &["--join", "b:1"]).unwrap();
         assert_eq!((again.own.node, again.own.cluster), (own.node, own.cluster));
-        assert!(!again.asks);
     }
 
     #[test]
@@ -259,7 +253,7 @@ mod tests {
     fn a_newcomer_stays_who_it_is_and_founds_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let first = start(temp.path(), &["--join", "b:1"]).unwrap();
-        assert!(is_newcomer(&first) && first.asks);
+        assert!(is_newcomer(&first));
         assert!(first.replica.raft().membership().is_empty());
         let node = first.own.node;
         drop(first);
@@ -289,7 +283,6 @@ mod tests {
             drop(disk);
             let started = start(temp.path(), &["--join", "b:1"]).unwrap();
             assert!(started.replica.raft().membership().is_empty());
-            assert!(started.asks, "it is not in any log it knows");
             assert_eq!(started.own.cluster, cluster);
         }
     }

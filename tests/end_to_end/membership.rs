@@ -7,7 +7,7 @@ use raftcache::request::{Consistency, RoleName};
 use super::many_nodes::all_agree;
 use crate::cluster::churn::{COMPACTING, Data};
 use crate::cluster::load::Load;
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, Node, eventually};
 
 const WRITERS: usize = 4;
 
@@ -130,4 +130,81 @@ fn the_second_node_dies_while_it_joins() {
     cluster.wait_caught_up();
     cluster.hashes_agree();
     LARGE.verify(&mut cluster.nodes[second].user(), 1, Consistency::Linearizable);
+}
+
+/// Other ports than before, for peers and clients.
+fn relocate(node: &mut Node) {
+    node.address = node.address.replace(":3", ":5");
+    node.peer_address = node.peer_address.replace(":4", ":6");
+}
+
+/// Until every node knows each of the cluster where it is.
+fn wait_known(cluster: &Cluster) {
+    for asked in &cluster.nodes {
+        eventually(&format!("{} knows where all are", asked.name), || {
+            let status = asked.user().status().map_err(|error| error.to_string())?;
+            let is_known = |node: &Node| {
+                status.members.iter().any(|member| {
+                    member.name == node.name
+                        && member.client_address == node.address
+                        && member.peer_address == node.peer_address
+                })
+            };
+            if cluster.nodes.iter().all(is_known) { Ok(()) } else { Err(format!("{status:?}")) }
+        });
+    }
+}
+
+/// It needs nobody's help: those it finds in its log are told where it is now.
+#[test]
+fn a_member_that_is_moved_says_where_it_is() {
+    let mut cluster = Cluster::of(3, &[]);
+    cluster.user().set("a", "1").expect("a write");
+    let moved = (cluster.wait_leader() + 1) % 3;
+    let before = cluster.nodes[moved].user().status().expect("a status");
+    assert!(cluster.nodes[moved].sigterm().success());
+    relocate(&mut cluster.nodes[moved]);
+    cluster.nodes[moved].join = Vec::new();
+    cluster.nodes[moved].start();
+    wait_known(&cluster);
+    let status = cluster.nodes[moved].user().status().expect("a status");
+    assert_eq!(status.node, before.node, "it is who it was");
+    assert!(status.members.iter().all(|member| member.voter), "{status:?}");
+    assert_eq!(cluster.nodes[moved].user().get("a"), Ok(Some(Bytes::from("1"))));
+}
+
+/// A cluster of one has nobody to tell but itself.
+#[test]
+fn a_node_alone_is_moved() {
+    let mut cluster = Cluster::one(&[]);
+    cluster.user().set("a", "1").expect("a write");
+    assert!(cluster.nodes[0].sigterm().success());
+    relocate(&mut cluster.nodes[0]);
+    cluster.nodes[0].start();
+    wait_known(&cluster);
+    assert_eq!(cluster.user().get("a"), Ok(Some(Bytes::from("1"))));
+}
+
+/// No address in any log is right, so nobody can lead until they have found each
+/// other where --join says; a dead one among them does not matter.
+#[test]
+fn all_members_are_moved_at_once() {
+    let mut cluster = Cluster::of(3, &[]);
+    cluster.user().set("a", "1").expect("a write");
+    let dead = cluster.nodes[0].address.clone();
+    for node in &mut cluster.nodes {
+        node.kill9();
+        relocate(node);
+    }
+    let addresses = cluster.addresses();
+    for (number, node) in cluster.nodes.iter_mut().enumerate() {
+        node.join = vec![dead.clone(), addresses[(number + 1) % 3].clone()];
+        node.start();
+    }
+    wait_known(&cluster);
+    cluster.wait_leader();
+    assert_eq!(cluster.user().get("a"), Ok(Some(Bytes::from("1"))));
+    cluster.user().set("a", "2").expect("a write");
+    cluster.wait_caught_up();
+    cluster.hashes_agree();
 }

@@ -141,7 +141,8 @@ impl Cluster {
     pub fn start_newcomer(&mut self, number: u128) {
         self.start(number, Recovered::default());
         let Member { name, peer_address, client_address, .. } = member(number);
-        let peer = Peer { node: id(number), cluster: None, name, client_address, rebuild: false };
+        let (rebuild, member) = (false, false);
+        let peer = Peer { node: id(number), cluster: None, name, client_address, rebuild, member };
         self.found.insert(peer_address, peer);
     }
 

@@ -8,7 +8,7 @@ mod cluster;
 mod files;
 mod full_disk;
 
-use cluster::{Cluster, id};
+use cluster::{CLUSTER, Cluster, id};
 use raftcache::raft::{ReadMode, Recovered};
 use raftcache::replica::{Input, Peer};
 use raftcache::request::{
@@ -348,6 +348,7 @@ fn who_cannot_be_reached_or_is_somebody_else_does_not_become_a_member() {
         name: name.to_owned(),
         client_address: "client".to_owned(),
         rebuild,
+        member: false,
     };
     cluster.found.insert("other".into(), peer(8, "node8", Some(1234), false));
     let reply = cluster.call(leader, 1, join("node8", "other"));
@@ -357,6 +358,10 @@ fn who_cannot_be_reached_or_is_somebody_else_does_not_become_a_member() {
     assert!(error(&reply).1.contains("is alive"), "{reply:?}");
     let reply = cluster.call(leader, 1, join("node7", "namesake"));
     assert!(error(&reply).1.contains("is called"), "{reply:?}");
+    let removed = Peer { member: true, ..peer(8, "node8", Some(CLUSTER.0), false) };
+    cluster.found.insert("removed".into(), removed);
+    let reply = cluster.call(leader, 1, join("node8", "removed"));
+    assert!(error(&reply).1.contains("was removed"), "{reply:?}");
     assert_eq!(members(&mut cluster), "node1 node2 node3");
 }
 

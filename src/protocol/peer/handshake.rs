@@ -21,6 +21,10 @@ const BODY_LIMIT_BYTES: usize = 1024;
 const HAS_CLUSTER: u8 = 1;
 const REBUILDS: u8 = 2;
 const HAS_ADDRESSEE: u8 = 4;
+const MEMBER: u8 = 8;
+
+/// What both sides say of themselves.
+const OF_PEER: u8 = HAS_CLUSTER | REBUILDS | MEMBER;
 
 /// The first word of whoever dials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,15 +69,15 @@ impl Hello {
             2 => LinkClass::Snapshot,
             _ => return Err(Malformed("unknown class of link").into()),
         };
-        let options = Options::decode(&mut reader, HAS_CLUSTER | REBUILDS | HAS_ADDRESSEE)?;
+        let options = Options::decode(&mut reader, OF_PEER | HAS_ADDRESSEE)?;
         let cluster = options.if_set(HAS_CLUSTER, ClusterId(reader.u128()?));
         let node = NodeId(reader.u128()?);
         let to = options.if_set(HAS_ADDRESSEE, NodeId(reader.u128()?));
         let (name, client_address) = (text(&mut reader)?, text(&mut reader)?);
         let peer_address = text(&mut reader)?;
         reader.finish()?;
-        let rebuild = options.0 & REBUILDS != 0;
-        let sender = Peer { node, cluster, name, client_address, rebuild };
+        let (rebuild, member) = (options.has(REBUILDS), options.has(MEMBER));
+        let sender = Peer { node, cluster, name, client_address, rebuild, member };
         Ok(Some(Self { class, sender, peer_address, to }))
     }
 }
@@ -160,17 +164,19 @@ impl Welcome {
 }
 
 fn decode_peer(reader: &mut Reader) -> Result<Peer, Malformed> {
-    let options = Options::decode(reader, HAS_CLUSTER | REBUILDS)?;
+    let options = Options::decode(reader, OF_PEER)?;
     let cluster = options.if_set(HAS_CLUSTER, ClusterId(reader.u128()?));
     let node = NodeId(reader.u128()?);
     let (name, client_address) = (text(reader)?, text(reader)?);
-    Ok(Peer { node, cluster, name, client_address, rebuild: options.0 & REBUILDS != 0 })
+    let (rebuild, member) = (options.has(REBUILDS), options.has(MEMBER));
+    Ok(Peer { node, cluster, name, client_address, rebuild, member })
 }
 
 fn options(peer: &Peer) -> u8 {
     let cluster = if peer.cluster.is_some() { HAS_CLUSTER } else { 0 };
     let rebuild = if peer.rebuild { REBUILDS } else { 0 };
-    cluster | rebuild
+    let member = if peer.member { MEMBER } else { 0 };
+    cluster | rebuild | member
 }
 
 /// Which of the fields that follow mean something.
@@ -186,7 +192,11 @@ impl Options {
     }
 
     fn if_set<T>(self, option: u8, value: T) -> Option<T> {
-        (self.0 & option != 0).then_some(value)
+        self.has(option).then_some(value)
+    }
+
+    fn has(self, option: u8) -> bool {
+        self.0 & option != 0
     }
 }
 

@@ -32,6 +32,7 @@ fn peer(cluster: Option<u128>) -> Peer {
         name: "a".into(),
         client_address: "a:3001".into(),
         rebuild: cluster.is_none(),
+        member: false,
     }
 }
 
@@ -171,11 +172,13 @@ fn the_bytes_are_pinned() {
         Refusal::TooMany,
         Refusal::NoCluster,
     ];
+    let member = Peer { member: true, ..peer(Some(9)) };
     let mut lines = vec![
         format!("hello: {}", hex(&hello(Some(TO)).encode())),
         format!("probe: {}", hex(&hello(None).encode())),
         format!("welcome: {}", hex(&Welcome::Here(peer(Some(9))).encode())),
         format!("welcome, joining: {}", hex(&Welcome::Here(peer(None)).encode())),
+        format!("welcome, a member: {}", hex(&Welcome::Here(member).encode())),
     ];
     lines.extend(refusals.map(|refusal| {
         format!("refused, {refusal:?}: {}", hex(&Welcome::Refused(refusal).encode()))
@@ -187,7 +190,9 @@ fn the_bytes_are_pinned() {
 
 #[test]
 fn a_handshake_arrives_byte_by_byte() {
-    for sent in [hello(Some(TO)), hello(None)] {
+    let mut of_member = hello(Some(TO));
+    of_member.sender.member = true;
+    for sent in [hello(Some(TO)), hello(None), of_member] {
         let mut input = BytesMut::new();
         let bytes = sent.encode();
         for byte in &bytes[..bytes.len() - 1] {
