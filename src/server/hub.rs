@@ -44,6 +44,11 @@ impl Hub {
     /// has run, so that all that has arrived shares one turn.
     pub fn submit(&self, input: Input) {
         self.enqueue(input);
+        self.wake();
+    }
+
+    /// A turn is to be taken.
+    pub fn wake(&self) {
         self.arrived.notify_one();
     }
 

@@ -108,9 +108,14 @@ async fn exchange(stream: TcpStream, source: IpAddr, peers: &Rc<Peers>) -> Resul
     match peers.judge(&hello) {
         Err(refusal) => {
             answer(&mut output, peers, &Welcome::Refused(refusal)).await?;
+            peers.note_claim(&hello);
             Err(LinkError::Refused(Box::new(hello), refusal))
         }
-        Ok(None) => Ok(answer(&mut output, peers, &Welcome::Here(peers.own())).await?),
+        Ok(None) => {
+            answer(&mut output, peers, &Welcome::Here(peers.own())).await?;
+            peers.note_claim(&hello);
+            Ok(())
+        }
         Ok(Some(ends)) => {
             answer(&mut output, peers, &Welcome::Here(peers.own())).await?;
             frames.decoder_mut().ends = Some(ends);

@@ -56,14 +56,14 @@ use config::ClientLimits;
 pub use config::{Flags, ServerConfig};
 
 use crate::protocol;
-use crate::raft::Index;
+use crate::raft::{ClusterId, Index};
 use crate::replica::{Driver, Effects, Input};
 use crate::wal::WalError;
 use disk::{Job, Report};
 use hub::Hub;
 use join::{Asking, Standing};
 use journal::Journal;
-use peers::Peers;
+use peers::{Claim, Peers};
 use start::{Opened, Started};
 
 /// How long accepting rests when the process has no descriptor left.
@@ -109,6 +109,17 @@ pub enum StartError {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] WalError),
+    /// It founded a cluster where it was meant to join one.
+    #[error(
+        "this node was started without --join and founded a cluster of its own, but {by:?} of \
+         cluster {cluster} expects it there: start it with --join and an empty data directory"
+    )]
+    Claimed {
+        /// The node that was in touch.
+        by: String,
+        /// The cluster of that.
+        cluster: ClusterId,
+    },
     /// The system refuses something else.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -330,6 +341,9 @@ impl EventLoop {
         while let Ok(report) = self.reports.try_recv() {
             self.note(report)?;
         }
+        if let Some(claim) = self.peers.take_claim() {
+            self.judge_claim(claim)?;
+        }
         let arrived = self.hub.take_inbox();
         let mut effects = self.driver.turn(arrived.into_iter(), os::now);
         if let Some(write) = effects.write.take() {
@@ -355,6 +369,19 @@ impl EventLoop {
         self.hub.answer(std::mem::take(&mut effects.replies));
         self.look_at_membership(effects.removed);
         Ok(effects)
+    }
+
+    /// Another cluster expects this node. That ends it only if nobody can miss
+    /// it where it is: no stranger's word stops a node that has anything.
+    fn judge_claim(&self, Claim { by, cluster }: Claim) -> Result<(), StartError> {
+        if start::is_pristine(self.driver.replica()) {
+            return Err(StartError::Claimed { by, cluster });
+        }
+        let what = "expects this node there, but it belongs to another and has data or members \
+                    of that: to move it all the same, start it with --join and an empty data \
+                    directory";
+        self.peers.complain(format!("{by:?} of cluster {cluster}"), log::Level::Warn, what);
+        Ok(())
     }
 
     fn look_at_membership(&mut self, removed: bool) {

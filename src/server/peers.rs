@@ -45,6 +45,15 @@ const PROBES: usize = 32;
 /// So many addresses of nodes that the log does not know are kept.
 const HEARD: usize = 64;
 
+/// See [`Peers::note_claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The name of the node.
+    pub by: String,
+    /// Its cluster.
+    pub cluster: ClusterId,
+}
+
 /// Everything about the other nodes, single-threaded.
 pub struct Peers {
     /// What is kept for them.
@@ -63,6 +72,8 @@ pub struct Peers {
     found: RefCell<BTreeMap<NodeId, String>>,
     links: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Link>>>,
     incoming: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Notify>>>,
+    /// A node of another cluster that expects this one to be of its own.
+    claim: RefCell<Option<Claim>>,
     probing: Cell<usize>,
     complaints: RefCell<BTreeMap<String, Instant>>,
 }
@@ -90,6 +101,7 @@ impl Peers {
             found: RefCell::default(),
             links: RefCell::default(),
             incoming: RefCell::default(),
+            claim: RefCell::default(),
             probing: Cell::new(0),
             complaints: RefCell::default(),
         }
@@ -240,6 +252,22 @@ impl Peers {
             self.found.borrow_mut().insert(peer.node, address.to_owned());
             self.review();
         }
+    }
+
+    /// A node of another cluster does not dial by chance: this address stands in
+    /// its log, or somebody told it to take in who is here.
+    pub fn note_claim(&self, hello: &Hello) {
+        if let (Some(theirs), Some(ours)) = (hello.sender.cluster, self.cluster.get())
+            && theirs != ours
+        {
+            self.claim.replace(Some(Claim { by: hello.sender.name.clone(), cluster: theirs }));
+            self.hub.wake();
+        }
+    }
+
+    /// Who has claimed this node since this was last asked.
+    pub fn take_claim(&self) -> Option<Claim> {
+        self.claim.take()
     }
 
     /// Whether a hello is for us: between whom the connection is, if it is more

@@ -107,6 +107,18 @@ fn recover(
     Ok((Opened::Member(Box::new(wal)), recovered, state))
 }
 
+/// Whether this node is a cluster of its own that nobody has used yet: it has no
+/// other member, and no command was ever in its log. Log time says so, for it
+/// begins with the first command and never goes back; keys and sessions are only
+/// asked in case the clock of that command stood at 0. Whatever is in the log and
+/// not applied may be a command.
+pub fn is_pristine(replica: &Replica) -> bool {
+    let (raft, fsm) = (replica.raft(), replica.fsm());
+    let is_alone = raft.membership().iter().map(|(node, _)| node).eq([raft.id()]);
+    let is_unused = fsm.log_time_ms() == 0 && fsm.keys() == 0 && fsm.sessions() == 0;
+    is_alone && is_unused && raft.applied() == raft.last()
+}
+
 /// Who this directory is, making it somebody if it is empty.
 fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<Identity, StartError> {
     let dir = || config.data_dir.clone();
@@ -234,6 +246,7 @@ mod tests {
         let first = start(temp.path(), &[]).unwrap();
         assert!(!is_newcomer(&first));
         assert_eq!(first.replica.raft().last(), EntryId::new(1, 1));
+        assert!(!is_pristine(&first.replica), "what is in the log might be anything");
         let own = first.own.clone();
         drop(first);
         // From now on --join takes it into no other cluster.

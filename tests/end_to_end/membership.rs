@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use raftcache::client::Error;
-use raftcache::request::{Consistency, RoleName};
+use raftcache::request::{Consistency, Key, RoleName};
 
 use super::many_nodes::all_agree;
 use crate::cluster::churn::{COMPACTING, Data};
 use crate::cluster::load::Load;
-use crate::cluster::{Cluster, Node, eventually};
+use crate::cluster::{Cluster, Node, User, eventually};
 
 const WRITERS: usize = 4;
 
@@ -207,4 +207,93 @@ fn all_members_are_moved_at_once() {
     cluster.user().set("a", "2").expect("a write");
     cluster.wait_caught_up();
     cluster.hashes_agree();
+}
+
+/// Started without --join, it has founded a cluster of its own. Nobody has used
+/// that, so it says what is wrong and ends instead of serving beside the others.
+#[test]
+fn who_should_have_joined_and_has_nothing_ends() {
+    let mut cluster = Cluster::one(&[]);
+    let (name, peer) = start_apart(&mut cluster);
+    let mut user = cluster.nodes[0].user();
+    let joined = user.ask(async |client| client.join(name, peer).await);
+    assert!(joined.expect_err("it is a cluster").to_string().contains("another cluster"));
+    let status = cluster.nodes[1].wait_for_end();
+    assert!(status.code().is_some_and(|code| code != 0), "{status:?}");
+    let log = cluster.nodes[1].log();
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.starts_with("cached: ") && last.contains("--join"), "{log}");
+    user.set("a", "1").expect("a write");
+}
+
+/// A disk is lost, and the node is started again as if it were the first.
+#[test]
+fn a_member_that_has_founded_a_cluster_instead_ends() {
+    let mut cluster = Cluster::of(3, &[]);
+    let lost = (cluster.wait_leader() + 1) % 3;
+    cluster.nodes[lost].kill9();
+    std::fs::remove_dir_all(&cluster.nodes[lost].data_dir).expect("it can be removed");
+    cluster.nodes[lost].join = Vec::new();
+    cluster.nodes[lost].start();
+    assert!(!cluster.nodes[lost].wait_for_end().success());
+    let log = cluster.nodes[lost].log();
+    assert!(log.lines().last().is_some_and(|last| last.contains("--join")), "{log}");
+}
+
+/// No stranger stops a node that holds anything, also after it has started again.
+#[test]
+fn who_should_have_joined_and_has_data_stays() {
+    let mut cluster = Cluster::one(&[]);
+    let (name, peer) = start_apart(&mut cluster);
+    let mut theirs = cluster.nodes[1].user();
+    theirs.set("a", "theirs").expect("a write");
+    theirs.ask(async |client| client.delete(Key::new("a")).await).expect("a write");
+    for told in 1..=2 {
+        let (name, peer) = (name.clone(), peer.clone());
+        let joined = cluster.nodes[0].user().ask(async |client| client.join(name, peer).await);
+        let error = joined.expect_err("it belongs to another cluster").to_string();
+        assert!(error.contains("another cluster") && error.contains("--join"), "{error}");
+        eventually("it says so", || {
+            let log = cluster.nodes[1].log();
+            let said = log.lines().filter(|line| line.contains("expects this node there"));
+            if said.count() >= told { Ok(()) } else { Err(log) }
+        });
+        theirs.set("b", "theirs").expect("it serves");
+        cluster.nodes[1].restart();
+        cluster.wait_serving(1);
+    }
+    assert_eq!(theirs.get("b"), Ok(Some(Bytes::from("theirs"))));
+}
+
+/// Nor one that others count on.
+#[test]
+fn who_should_have_joined_and_has_members_stays() {
+    let mut cluster = Cluster::one(&[]);
+    let (name, peer) = start_apart(&mut cluster);
+    let third = cluster.add();
+    cluster.nodes[third].join = vec![cluster.nodes[1].address.clone()];
+    cluster.nodes[third].start();
+    let voters = |user: &mut User| {
+        let members = user.status().map_err(|error| error.to_string())?.members;
+        let voters = members.iter().filter(|member| member.voter).count();
+        if voters == 2 { Ok(()) } else { Err(format!("{members:?}")) }
+    };
+    let mut theirs = cluster.nodes[1].user();
+    eventually("it has another voter", || voters(&mut theirs));
+    let joined = cluster.nodes[0].user().ask(async |client| client.join(name, peer).await);
+    joined.expect_err("it belongs to another cluster");
+    eventually("it says so", || {
+        let log = cluster.nodes[1].log();
+        if log.contains("expects this node there") { Ok(()) } else { Err(log) }
+    });
+    theirs.set("a", "theirs").expect("it serves");
+}
+
+/// A second node that founds a cluster of its own; its name and peer address.
+fn start_apart(cluster: &mut Cluster) -> (String, String) {
+    let apart = cluster.add();
+    cluster.nodes[apart].start();
+    cluster.wait_serving(apart);
+    let node = &cluster.nodes[apart];
+    (node.name.clone(), node.peer_address.clone())
 }
