@@ -10,6 +10,9 @@
 //! cluster recognises it. [`Client::with_session`] makes every write carry
 //! them; without, a write whose reply is lost is [`Error::Unknown`].
 //!
+//! **Order holds as well**: a request is not tried again once a later one may
+//! have taken effect; [`Client::call_many`] says what that means for several.
+//!
 //! Three things a caller must be able to tell apart are kept apart in
 //! [`Error`]: surely nothing happened, something may have happened, and the
 //! node said no.
@@ -99,6 +102,20 @@ impl Attempt {
             Request::Run { batch, .. } => batch.is_write(),
             _ => !self.repeatable,
         }
+    }
+
+    fn is_stamped(&self) -> bool {
+        matches!(self.request, Request::Run { session: Some(_), .. })
+    }
+
+    /// Whether it may have taken effect, or has.
+    fn may_be_done(&self) -> bool {
+        self.result.is_ok() || self.uncertain
+    }
+
+    /// Whether another attempt, or an earlier one, may still have an effect.
+    fn is_open(&self) -> bool {
+        !self.settled || (self.uncertain && self.result.is_err())
     }
 
     /// The connection failed after the request was handed to it.
@@ -211,37 +228,67 @@ impl Client {
         results.pop().unwrap_or_else(|| Err(Error::Unreachable("nothing was asked".to_owned())))
     }
 
-    /// Executes requests in order, all sent before the first reply is awaited.
-    /// There is one result for each.
+    /// Executes requests in order. There is one result for each.
+    ///
+    /// What is not stamped is sent before the first reply is awaited. A stamped
+    /// write travels alone: it may have to be sent again, and must not take effect
+    /// behind what came after it. For the same reason nothing is sent behind a
+    /// request that no node has settled.
     pub async fn call_many(&mut self, requests: Vec<Request>) -> Vec<Result<Reply, Error>> {
         let mut attempts: Vec<_> = requests.into_iter().map(Attempt::new).collect();
-        // Twice, because a session that was idle may have expired.
-        for _ in 0..2 {
-            if let Err(error) = self.stamp(&mut attempts).await {
-                unsettled(&mut attempts).for_each(|attempt| attempt.failed(error.clone()));
+        let travels_alone =
+            |attempt: &Attempt| attempt.is_stamped() || self.is_to_be_stamped(attempt);
+        let alone: Vec<bool> = attempts.iter().map(travels_alone).collect();
+        let mut ends: Vec<_> = (1..alone.len()).filter(|&at| alone[at - 1] || alone[at]).collect();
+        ends.push(attempts.len());
+        let mut begin = 0;
+        for end in ends {
+            self.run_stamped(&mut attempts[begin..end]).await;
+            begin = end;
+            if attempts[..end].iter().any(Attempt::is_open) {
                 break;
             }
-            self.run(&mut attempts).await;
+        }
+        let unsent = Error::Unreachable("not sent, because a request before it failed".to_owned());
+        attempts[begin..].iter_mut().for_each(|attempt| attempt.failed(unsent.clone()));
+        attempts.into_iter().map(|attempt| attempt.result).collect()
+    }
+
+    /// Twice if need be, because a session that was idle may have expired.
+    async fn run_stamped(&mut self, attempts: &mut [Attempt]) {
+        for _ in 0..2 {
+            if let Err(error) = self.stamp(attempts).await {
+                unsettled(attempts).for_each(|attempt| attempt.failed(error.clone()));
+                return;
+            }
+            self.run(attempts).await;
             if !attempts.iter().any(Attempt::needs_another_session) {
-                break;
+                return;
             }
             self.session = None;
             attempts.iter_mut().filter(|attempt| attempt.needs_another_session()).for_each(forget);
         }
-        attempts.into_iter().map(|attempt| attempt.result).collect()
     }
 
     /// Gives every unsettled write a stamp, if this client's writes have one.
     async fn stamp(&mut self, attempts: &mut [Attempt]) -> Result<(), Error> {
-        for attempt in attempts.iter_mut().filter(|attempt| !attempt.settled) {
-            let Request::Run { batch, session, .. } = &mut attempt.request else { continue };
-            if self.stamps_writes && batch.is_write() && session.is_none() {
-                *session = Some(self.next_stamp().await?);
+        for attempt in unsettled(attempts) {
+            if !self.is_to_be_stamped(attempt) {
+                continue;
+            }
+            let stamp = self.next_stamp().await?;
+            if let Request::Run { session, .. } = &mut attempt.request {
+                *session = Some(stamp);
                 attempt.repeatable = true;
                 attempt.stamped_here = true;
             }
         }
         Ok(())
+    }
+
+    fn is_to_be_stamped(&self, attempt: &Attempt) -> bool {
+        let is_run = matches!(attempt.request, Request::Run { .. });
+        self.stamps_writes && is_run && attempt.is_write() && !attempt.is_stamped()
     }
 
     async fn next_stamp(&mut self) -> Result<SessionStamp, Error> {
@@ -277,6 +324,7 @@ impl Client {
                 }
                 Err(why) => unsettled(attempts).for_each(|attempt| attempt.unreached(&why)),
             }
+            give_up_overtaken(attempts);
             if unsettled(attempts).next().is_none() {
                 return;
             }
@@ -375,6 +423,13 @@ impl Client {
 
 fn unsettled(attempts: &mut [Attempt]) -> impl Iterator<Item = &mut Attempt> {
     attempts.iter_mut().filter(|attempt| !attempt.settled)
+}
+
+/// What is not done yet, and stands before a write that may be, is not tried
+/// again: it would take effect behind that.
+fn give_up_overtaken(attempts: &mut [Attempt]) {
+    let last = attempts.iter().rposition(|attempt| attempt.is_write() && attempt.may_be_done());
+    unsettled(&mut attempts[..last.unwrap_or(0)]).for_each(|attempt| attempt.settled = true);
 }
 
 /// Makes a write that was surely not executed ready for another session.

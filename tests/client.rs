@@ -288,3 +288,89 @@ async fn the_only_address_is_tried_once_more() {
     fakes[0].set_mood(Mood::SwallowOneReply);
     assert_eq!(client.count(0).await, Ok(1));
 }
+
+fn set(value: &'static str) -> Request {
+    let (key, value) = (key("a"), value.into());
+    let (expiry, condition) = (Expiry::Never, Condition::Always);
+    Request::run(Command::Set { key, value, expiry, condition })
+}
+
+fn get() -> Request {
+    Request::run(Command::Get(key("a")))
+}
+
+fn value_of(result: &Result<Reply, Error>) -> &[u8] {
+    match result {
+        Ok(Reply::Answers(answers)) => match &answers[..] {
+            [Answer::Item(Some(item))] => &item.value,
+            answers => panic!("{answers:?}"),
+        },
+        result => panic!("{result:?}"),
+    }
+}
+
+/// [The first of two writes is refused by the first node and executed by the
+/// second, after the first node has executed the other.]
+#[tokio::test]
+async fn a_write_that_is_sent_again_keeps_its_place() {
+    let fakes = cluster(2);
+    let mut client = client(&fakes).with_session();
+    client.set(key("a"), "0".into()).await.unwrap();
+    fakes[0].set_mood(Mood::RefuseOne(ErrorKind::NoLeader));
+    let results = client.call_many(vec![set("1"), set("2"), get()]).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(value_of(&results[2]), b"2");
+    // Nor is it sent behind a read.
+    fakes[1].set_mood(Mood::RefuseOne(ErrorKind::NoLeader));
+    let results = client.call_many(vec![get(), set("3"), get()]).await;
+    assert_eq!([value_of(&results[0]), value_of(&results[2])], [b"2", b"3"]);
+}
+
+/// A session that has expired is opened anew before anything else is sent.
+#[tokio::test]
+async fn what_follows_a_write_waits_for_its_new_session() {
+    let fakes = cluster(1);
+    let mut client = client(&fakes).with_session();
+    client.set(key("a"), "0".into()).await.unwrap();
+    fakes[0].state.lock().unwrap().expired = 1;
+    let results = client.call_many(vec![set("1"), get(), set("2"), get()]).await;
+    assert_eq!([value_of(&results[1]), value_of(&results[3])], [b"1", b"2"]);
+}
+
+/// It may take effect yet.
+#[tokio::test]
+async fn nothing_is_sent_behind_a_write_of_unknown_outcome() {
+    let fakes = cluster(1);
+    let mut client = client(&fakes).with_session();
+    client.set(key("a"), "0".into()).await.unwrap();
+    for (kind, is_unknown) in [(ErrorKind::Unknown, true), (ErrorKind::NoLeader, false)] {
+        fakes[0].set_mood(Mood::Refuse(kind));
+        let results = client.call_many(vec![set("1"), set("2"), get()]).await;
+        let [first, second, third] = &results[..] else { panic!("{results:?}") };
+        assert_eq!(matches!(first, Err(Error::Unknown(_))), is_unknown, "{first:?}");
+        for unsent in [second, third] {
+            assert!(matches!(unsent, Err(Error::Unreachable(why)) if why.contains("not sent")));
+        }
+    }
+    fakes[0].set_mood(Mood::Serve);
+    // A refusal that another node would repeat is an answer like any other.
+    fakes[0].set_mood(Mood::RefuseOne(ErrorKind::OutOfMemory));
+    let results = client.call_many(vec![set("1"), set("2"), get()]).await;
+    assert!(matches!(results[0], Err(Error::Refused(ErrorKind::OutOfMemory, _))));
+    assert_eq!(value_of(&results[2]), b"2");
+}
+
+/// Without a session too: what would come too late is not tried again.
+#[tokio::test]
+async fn a_read_is_not_tried_again_behind_a_later_write() {
+    let fakes = cluster(2);
+    let mut client = client(&fakes);
+    client.set(key("a"), "0".into()).await.unwrap();
+    fakes[0].set_mood(Mood::RefuseOne(ErrorKind::NoLeader));
+    let results = client.call_many(vec![get(), set("1"), get()]).await;
+    assert!(matches!(results[0], Err(Error::Refused(ErrorKind::NoLeader, _))), "{results:?}");
+    assert_eq!(value_of(&results[2]), b"1");
+    fakes[0].set_mood(Mood::RefuseOne(ErrorKind::NoLeader));
+    let results = client.call_many(vec![get(), get()]).await;
+    assert_eq!([value_of(&results[0]), value_of(&results[1])], [b"1", b"1"]);
+}

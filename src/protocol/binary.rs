@@ -140,7 +140,8 @@
 //!   stamped; SESSION may be repeated, as a session too many ends by itself.
 //! * With 10, if no attempt before may have had an effect: take another session.
 //! * Not count on the order of what it sends again. A write that is repeated takes
-//!   effect after those of its pipeline that were not.
+//!   effect after those of its pipeline that were not. Who needs both, repetition
+//!   and order, sends nothing behind a stamped write before that is settled.
 //!
 //! `binary_golden.txt` beside this file holds every form of request and reply, and
 //! `tools/clients` clients in other languages that are tested against it.

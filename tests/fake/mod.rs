@@ -24,6 +24,8 @@ pub enum Mood {
     Serve,
     /// Answers runs and sessions with this, and executes nothing.
     Refuse(ErrorKind),
+    /// The same, but only once.
+    RefuseOne(ErrorKind),
     /// Executes, then closes without a reply.
     SwallowReplies,
     /// The same, but only once.
@@ -135,7 +137,13 @@ impl Fake {
     fn answer(&self, request: Request, mood: Mood) -> Reply {
         let mut state = self.state.lock().unwrap();
         match (request, mood) {
-            (Request::Run { .. } | Request::OpenSession, Mood::Refuse(kind)) => {
+            (
+                Request::Run { .. } | Request::OpenSession,
+                Mood::Refuse(kind) | Mood::RefuseOne(kind),
+            ) => {
+                if mood == Mood::RefuseOne(kind) {
+                    self.set_mood(Mood::Serve);
+                }
                 Reply::Error(kind, format!("{} says {kind:?}", self.name))
             }
             (Request::Run { batch, session, .. }, _) => state.run_once(&batch, session),
