@@ -182,6 +182,20 @@ async fn an_expired_session_is_opened_anew() {
     assert_eq!(executed(&fakes), 2);
 }
 
+/// What was executed and whose reply is gone is executed in no other session.
+#[tokio::test]
+async fn a_write_whose_reply_is_gone_is_not_executed_again() {
+    let fakes = cluster(2);
+    let mut client = client(&fakes).with_session();
+    assert_eq!(client.increment(key("n"), 1).await, Ok(1));
+    fakes[0].state.lock().unwrap().forgets = true;
+    fakes[0].set_mood(Mood::SwallowOneReply);
+    let result = client.increment(key("n"), 1).await;
+    assert!(matches!(result, Err(Error::Unknown(_))), "{result:?}");
+    assert_eq!(executed(&fakes), 2);
+    assert_eq!(client.increment(key("n"), 1).await, Ok(3));
+}
+
 /// A stamp that the caller made is the caller's to renew.
 #[tokio::test]
 async fn a_foreign_stamp_is_left_alone() {

@@ -124,7 +124,11 @@ impl Fsm {
                 reply
             }
             Verdict::Repeat(reply) => reply,
-            Verdict::Refuse(reason) => Reply::Error(ErrorKind::SessionExpired, reason.to_owned()),
+            Verdict::Expired => {
+                let reason = "the session is unknown or has expired".to_owned();
+                Reply::Error(ErrorKind::SessionExpired, reason)
+            }
+            Verdict::Forgotten(reason) => Reply::Error(ErrorKind::Unknown, reason.to_owned()),
         }
     }
 

@@ -13,13 +13,16 @@
 //! ```
 //!
 //! * A sequence that was executed gets its kept reply, or, if that had to go
-//!   because the session's replies took too much memory, is refused.
+//!   because the session's replies took too much memory, is told that its outcome
+//!   is not known any more.
 //! * One that was not, and lies above the floor, is executed, once.
 //! * `highest - floor` never exceeds the window: a high sequence moves the
-//!   floor up. What was skipped and falls below is refused from then on.
-//! * Refused is also every sequence of a session that is unknown: never opened,
-//!   idle for too long in log time, or pushed out by others. The write may
-//!   have been executed before; it is not executed now.
+//!   floor up. What was skipped and falls below is never executed, and cannot be
+//!   told from what was: its outcome is not known either.
+//! * Refused is every sequence of a session that is unknown: never opened, idle
+//!   for too long in log time, or pushed out by others. Who sent it once and got
+//!   this answer knows that it was not executed; and only this answer says that it
+//!   may be executed in another session.
 //!
 //! Order of idleness is that of last use, by log index, so no two sessions tie.
 //! Everything here is a function of the log, part of snapshot, hash and memory.
@@ -52,8 +55,11 @@ pub enum Verdict {
     Execute,
     /// It was executed, with this reply.
     Repeat(Reply),
-    /// It must not be executed; why.
-    Refuse(&'static str),
+    /// The session is unknown: it is not executed.
+    Expired,
+    /// It is not executed now, and was perhaps, or surely, executed before; why no
+    /// more is known.
+    Forgotten(&'static str),
 }
 
 /// One session.
@@ -88,11 +94,11 @@ impl Session {
 
     fn judge(&self, sequence: u64) -> Verdict {
         if sequence <= self.floor {
-            return Verdict::Refuse("the sequence is below the session's window");
+            return Verdict::Forgotten("the sequence is below the session's window");
         }
         match self.executed.get(&sequence) {
             None => Verdict::Execute,
-            Some(None) => Verdict::Refuse("executed before, but its reply is no longer kept"),
+            Some(None) => Verdict::Forgotten("executed before, but its reply is no longer kept"),
             Some(Some(bytes)) => match reply::decode(bytes.clone()) {
                 Ok(reply) => Verdict::Repeat(reply),
                 Err(_) => unreachable!("kept replies were encoded here or checked at load"),
@@ -184,14 +190,14 @@ impl Sessions {
     ) -> Verdict {
         match self.sessions.get(&stamp.session) {
             Some(session) if !is_idle(session, now_ms, limits) => {}
-            _ => return Verdict::Refuse("the session is unknown or has expired"),
+            _ => return Verdict::Expired,
         }
         self.change(stamp.session, |session| {
             session.used_index = index;
             session.used_ms = now_ms;
             session.judge(stamp.sequence)
         })
-        .unwrap_or(Verdict::Refuse("the session is unknown or has expired"))
+        .unwrap_or(Verdict::Expired)
     }
 
     /// Keeps the reply of a write that was judged new and is executed now.

@@ -87,11 +87,11 @@
 //! a single command is answered with its own status.
 //!
 //! A stamped write is executed once, however often and through whichever node it
-//! is sent; a repetition gets the first reply, or status 10 if that is no longer
+//! is sent; a repetition gets the first reply, or status 5 if that is no longer
 //! kept (a session's replies may take 256 KiB). SESSION opens a session, which
 //! ends when it is idle for an hour or too many others are in use. Its writes are
 //! numbered from 1 and may arrive in any order, but one that is 1,024 behind the
-//! highest is refused. STAMPED takes SET, DEL, EXPIRE, PERSIST, INCRBY, MSET of at
+//! highest is answered with 5 as well. STAMPED takes SET, DEL, EXPIRE, PERSIST, INCRBY, MSET of at
 //! least one pair, CLEAR, and BATCH with a write among its commands; all its
 //! fields stand in it, BATCH's consistency too.
 //!

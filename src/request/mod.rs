@@ -362,8 +362,8 @@ pub enum ErrorKind {
     DiskFull,
     /// Queues are full. No effect.
     Busy,
-    /// The session is unknown or expired, or the sequence fell out of its
-    /// window; the write was not executed now.
+    /// The session is unknown or expired; the write was not executed now. One of
+    /// which a session no longer knows what became is `Unknown`.
     SessionExpired,
     /// Refused by a rule of the cluster (membership, transfer). No effect.
     Refused,

@@ -42,6 +42,8 @@ pub struct State {
     pub executed: u64,
     sessions: u64,
     replies: BTreeMap<(u64, u64), Reply>,
+    /// Replies are kept no longer.
+    pub forgets: bool,
     /// Sessions up to this one are expired.
     pub expired: u64,
     members: Vec<MemberInfo>,
@@ -197,8 +199,12 @@ impl State {
         if session <= self.expired {
             return Reply::Error(ErrorKind::SessionExpired, "session expired".to_owned());
         }
-        if let Some(reply) = self.replies.get(&(session, sequence)) {
-            return reply.clone();
+        match self.replies.get(&(session, sequence)) {
+            Some(_) if self.forgets => {
+                return Reply::Error(ErrorKind::Unknown, "executed before".to_owned());
+            }
+            Some(reply) => return reply.clone(),
+            None => {}
         }
         let reply = self.run(batch);
         self.replies.insert((session, sequence), reply.clone());

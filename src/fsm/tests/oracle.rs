@@ -51,7 +51,7 @@ impl Oracle {
         let refused = Reply::Error(ErrorKind::SessionExpired, String::new());
         let Some((highest, replies)) = self.sessions.get(&stamp.session) else { return refused };
         if stamp.sequence + self.window <= *highest || stamp.sequence == 0 {
-            return refused;
+            return Reply::Error(ErrorKind::Unknown, String::new());
         }
         if let Some(reply) = replies.get(&stamp.sequence) {
             return reply.clone();

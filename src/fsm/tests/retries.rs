@@ -13,8 +13,14 @@ fn done(reply: &Reply) -> i64 {
     }
 }
 
+/// Surely not executed, unless it was sent before.
 fn is_refused(reply: &Reply) -> bool {
     matches!(reply, Reply::Error(ErrorKind::SessionExpired, _))
+}
+
+/// Perhaps, or surely, executed before: nobody may execute it anew elsewhere.
+fn is_forgotten(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(ErrorKind::Unknown, _))
 }
 
 #[test]
@@ -56,15 +62,15 @@ fn a_gap_is_filled_once() {
 fn below_the_window_nothing_is_executed() {
     let mut node = Node::with(Limits { session_window: 4, ..Limits::default() });
     let session = node.open(1);
-    assert!(is_refused(&node.retry(1, session, 0, increment("n", 1))), "they count from 1");
+    assert!(is_forgotten(&node.retry(1, session, 0, increment("n", 1))), "they count from 1");
     node.retry(1, session, 1, increment("n", 1));
     node.retry(1, session, 100, increment("n", 1));
-    assert!(is_refused(&node.retry(1, session, 1, increment("n", 1))), "reply gone");
-    assert!(is_refused(&node.retry(1, session, 96, increment("n", 1))), "skipped for good");
+    assert!(is_forgotten(&node.retry(1, session, 1, increment("n", 1))), "reply gone");
+    assert!(is_forgotten(&node.retry(1, session, 96, increment("n", 1))), "skipped for good");
     assert_eq!(done(&node.retry(1, session, 97, increment("n", 1))), 3, "within");
     assert_eq!(count(&node), 3);
     node.retry(1, session, u64::MAX, increment("n", 1));
-    assert!(is_refused(&node.retry(1, session, 98, increment("n", 1))));
+    assert!(is_forgotten(&node.retry(1, session, 98, increment("n", 1))));
     assert_eq!(count(&node), 4);
 }
 
@@ -118,13 +124,13 @@ fn kept_replies_are_bounded_in_bytes() {
         node.retry(1, session, sequence, get());
         assert!(node.fsm.memory_bytes() - base <= 3000);
     }
-    assert!(is_refused(&node.retry(1, session, 1, increment("n", 1))));
+    assert!(is_forgotten(&node.retry(1, session, 1, increment("n", 1))));
     assert!(matches!(one(node.retry(1, session, 6, get())), Answer::Item(Some(_))));
 
     node.run(1, set("big", &"v".repeat(4000), Expiry::Never));
     node.retry(1, session, 7, get());
-    assert!(is_refused(&node.retry(1, session, 7, get())), "one that never fits");
-    assert!(!is_refused(&node.retry(1, session, 6, get())), "leaves the others alone");
+    assert!(is_forgotten(&node.retry(1, session, 7, get())), "one that never fits");
+    assert!(!is_forgotten(&node.retry(1, session, 6, get())), "leaves the others alone");
     assert_eq!(count(&node), 0);
     copy(&mut node.fsm);
 }
