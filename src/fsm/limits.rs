@@ -2,11 +2,7 @@
 
 use crate::request::{Batch, Command, Condition, DATABASES, Key};
 
-/// Bounds, each a setting with its unit.
-///
-/// Those on sessions decide what an entry of the log does. They **must be the
-/// same on all nodes of a cluster**, and can only be changed on all at once.
-/// The others are a node's own.
+/// Bounds, each with its unit; all but those on sessions are a node's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Longest name of a key; checked at admission.
@@ -17,19 +13,45 @@ pub struct Limits {
     pub batch_commands: usize,
     /// Names and values of one batch together; checked at admission.
     pub batch_bytes: usize,
-    /// How far apart the sequences of one session's outstanding writes may be.
-    pub session_window: u64,
-    /// How many sessions there are at most; the longest idle make way.
-    pub sessions: usize,
-    /// After how much log time without use a session ends.
-    pub session_idle_ms: u64,
-    /// What one session may count in memory; its oldest replies make way.
-    pub session_replies_bytes: u64,
-    /// What all sessions may count in memory; the longest idle make way.
-    pub sessions_bytes: u64,
+    /// Those on sessions.
+    pub sessions: SessionLimits,
     /// What a snapshot under way may hold in memory beside the data set; it is
     /// given up beyond.
     pub snapshot_retained_bytes: u64,
+}
+
+/// Bounds on sessions. They decide what an entry of the log does, so they are no
+/// settings but part of the log's format, as [`DUE_PER_ENTRY`](super::DUE_PER_ENTRY)
+/// is: nodes that disagreed on them would come to different states. Nobody outside
+/// the state machine can make others.
+///
+/// ```compile_fail,E0451
+/// use raftcache::fsm::limits::SessionLimits;
+/// let others = SessionLimits { window: 1, ..SessionLimits::FORMAT };
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// How far apart the sequences of one session's outstanding writes may be.
+    pub(super) window: u64,
+    /// How many sessions there are at most; the longest idle make way.
+    pub(super) count: usize,
+    /// After how much log time without use a session ends.
+    pub(super) idle_ms: u64,
+    /// What one session may count in memory; its oldest replies make way.
+    pub(super) replies_bytes: u64,
+    /// What all sessions may count in memory; the longest idle make way.
+    pub(super) total_bytes: u64,
+}
+
+impl SessionLimits {
+    /// Those of version 1 of a [`Proposal`](super::Proposal).
+    pub const FORMAT: Self = Self {
+        window: 1024,
+        count: 10_000,
+        idle_ms: 60 * 60 * 1000,
+        replies_bytes: 256 << 10,
+        total_bytes: 64 << 20,
+    };
 }
 
 impl Default for Limits {
@@ -39,11 +61,7 @@ impl Default for Limits {
             value_bytes: 16 << 20,
             batch_commands: 10_000,
             batch_bytes: 32 << 20,
-            session_window: 1024,
-            sessions: 10_000,
-            session_idle_ms: 60 * 60 * 1000,
-            session_replies_bytes: 256 << 10,
-            sessions_bytes: 64 << 20,
+            sessions: SessionLimits::FORMAT,
             snapshot_retained_bytes: 256 << 20,
         }
     }
@@ -116,6 +134,16 @@ mod tests {
             expiry: Expiry::Never,
             condition,
         }
+    }
+
+    /// Logs were applied by these: other numbers need another version of a proposal,
+    /// and these have to stay for the entries of the old one.
+    #[test]
+    fn the_limits_on_sessions_are_pinned() {
+        let SessionLimits { window, count, idle_ms, replies_bytes, total_bytes } =
+            Limits::default().sessions;
+        let found = [window, count as u64, idle_ms, replies_bytes, total_bytes];
+        assert_eq!(found, [1024, 10_000, 3_600_000, 262_144, 67_108_864]);
     }
 
     #[test]

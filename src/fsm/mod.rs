@@ -56,7 +56,7 @@ mod tests;
 pub mod walk;
 
 pub use command::{Action, MAX_TIME_MS, Proposal};
-pub use limits::Limits;
+pub use limits::{Limits, SessionLimits};
 pub use snapshot::{Restore, RestoreError, SnapshotHead};
 pub use walk::{Piece, Visit};
 
@@ -92,13 +92,13 @@ impl Fsm {
         self.apply_other(index);
         self.log_time_ms = self.log_time_ms.max(proposal.stamp_ms);
         self.store.remove_due(self.log_time_ms, DUE_PER_ENTRY);
-        self.sessions.remove_idle(self.log_time_ms, DUE_PER_ENTRY, &self.limits);
+        self.sessions.remove_idle(self.log_time_ms, DUE_PER_ENTRY, &self.limits.sessions);
         match &proposal.action {
             Action::Tick => Reply::Done,
             Action::Run { batch, session: None } => self.run(batch),
             Action::Run { batch, session: Some(stamp) } => self.run_once(batch, *stamp),
             Action::OpenSession => {
-                self.sessions.open(index, self.log_time_ms, &self.limits);
+                self.sessions.open(index, self.log_time_ms, &self.limits.sessions);
                 Reply::SessionOpened { session: index }
             }
         }
@@ -117,10 +117,10 @@ impl Fsm {
     }
 
     fn run_once(&mut self, batch: &Batch, stamp: SessionStamp) -> Reply {
-        match self.sessions.judge(stamp, self.applied, self.log_time_ms, &self.limits) {
+        match self.sessions.judge(stamp, self.applied, self.log_time_ms, &self.limits.sessions) {
             Verdict::Execute => {
                 let reply = self.run(batch);
-                self.sessions.record(stamp, &reply, &self.limits);
+                self.sessions.record(stamp, &reply, &self.limits.sessions);
                 reply
             }
             Verdict::Repeat(reply) => reply,

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::Limits;
+use super::SessionLimits;
 use super::hash;
 use super::reply;
 use crate::encoding::{Malformed, Reader, put_bytes};
@@ -175,7 +175,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// Opens a session; its id is the index of the entry that does.
-    pub fn open(&mut self, index: u64, now_ms: u64, limits: &Limits) {
+    pub fn open(&mut self, index: u64, now_ms: u64, limits: &SessionLimits) {
         self.link(index, Arc::new(Session::new(index, now_ms)));
         self.evict(limits);
     }
@@ -186,7 +186,7 @@ impl Sessions {
         stamp: SessionStamp,
         index: u64,
         now_ms: u64,
-        limits: &Limits,
+        limits: &SessionLimits,
     ) -> Verdict {
         match self.sessions.get(&stamp.session) {
             Some(session) if !is_idle(session, now_ms, limits) => {}
@@ -201,21 +201,21 @@ impl Sessions {
     }
 
     /// Keeps the reply of a write that was judged new and is executed now.
-    pub fn record(&mut self, stamp: SessionStamp, reply: &Reply, limits: &Limits) {
+    pub fn record(&mut self, stamp: SessionStamp, reply: &Reply, limits: &SessionLimits) {
         let SessionStamp { session: id, sequence } = stamp;
         // One that could never fit must not push out the others first.
-        let fits = |bytes: &Bytes| bytes.len() as u64 <= limits.session_replies_bytes;
+        let fits = |bytes: &Bytes| bytes.len() as u64 <= limits.replies_bytes;
         let bytes = reply::encode(reply).filter(fits);
         self.change(id, |session| {
-            session.cover(id, sequence, limits.session_window);
+            session.cover(id, sequence, limits.window);
             session.insert(id, sequence, bytes);
-            session.forget_replies(id, limits.session_replies_bytes);
+            session.forget_replies(id, limits.replies_bytes);
         });
         self.evict(limits);
     }
 
     /// Removes sessions that have been idle for too long, at most `most`.
-    pub fn remove_idle(&mut self, now_ms: u64, most: usize, limits: &Limits) {
+    pub fn remove_idle(&mut self, now_ms: u64, most: usize, limits: &SessionLimits) {
         for _ in 0..most {
             let Some(id) = self.longest_idle() else { return };
             if !self.sessions.get(&id).is_some_and(|session| is_idle(session, now_ms, limits)) {
@@ -242,9 +242,9 @@ impl Sessions {
 
     /// Pushes out the longest idle ones until the others are within bounds. The
     /// one in use is the last in that order, and fits alone.
-    fn evict(&mut self, limits: &Limits) {
-        while self.sessions.len() > limits.sessions.max(1)
-            || (self.memory_bytes > limits.sessions_bytes && self.sessions.len() > 1)
+    fn evict(&mut self, limits: &SessionLimits) {
+        while self.sessions.len() > limits.count.max(1)
+            || (self.memory_bytes > limits.total_bytes && self.sessions.len() > 1)
         {
             let Some(id) = self.longest_idle() else { return };
             self.unlink(id);
@@ -349,6 +349,6 @@ fn put_count(buffer: &mut Vec<u8>, count: usize) {
     buffer.put_u32_le(u32::try_from(count).expect("the limits on sessions are far below 2^32"));
 }
 
-fn is_idle(session: &Session, now_ms: u64, limits: &Limits) -> bool {
-    now_ms.saturating_sub(session.used_ms) >= limits.session_idle_ms
+fn is_idle(session: &Session, now_ms: u64, limits: &SessionLimits) -> bool {
+    now_ms.saturating_sub(session.used_ms) >= limits.idle_ms
 }

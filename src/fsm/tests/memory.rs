@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn deletes_return_to_the_baseline() {
-    let mut node = Node::with(Limits { session_idle_ms: 100, ..Limits::default() });
+    let mut node = Node::with(sessions(SessionLimits { idle_ms: 100, ..SessionLimits::FORMAT }));
     let session = node.open(1);
     for i in 0..1000 {
         let expiry = if i % 2 == 0 { Expiry::Never } else { Expiry::AfterMs(50) };

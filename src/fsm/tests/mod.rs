@@ -112,6 +112,11 @@ fn rest_of_snapshot(fsm: &mut Fsm, budget: usize) -> Vec<Bytes> {
     }
 }
 
+/// Limits with others than all nodes have.
+fn sessions(sessions: SessionLimits) -> Limits {
+    Limits { sessions, ..Limits::default() }
+}
+
 fn restore(head: &SnapshotHead, pieces: Vec<Bytes>, limits: Limits) -> Result<Fsm, RestoreError> {
     let mut bytes = Vec::new();
     head.encode(&mut bytes);

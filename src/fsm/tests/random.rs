@@ -130,7 +130,7 @@ pub fn assert_same(ours: &Reply, oracle: &Reply, context: &str) {
 }
 
 pub fn small_window() -> Limits {
-    Limits { session_window: 16, session_replies_bytes: 1 << 30, ..Limits::default() }
+    sessions(SessionLimits { window: 16, replies_bytes: 1 << 30, ..SessionLimits::FORMAT })
 }
 
 #[test]

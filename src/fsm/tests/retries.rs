@@ -60,7 +60,7 @@ fn a_gap_is_filled_once() {
 
 #[test]
 fn below_the_window_nothing_is_executed() {
-    let mut node = Node::with(Limits { session_window: 4, ..Limits::default() });
+    let mut node = Node::with(sessions(SessionLimits { window: 4, ..SessionLimits::FORMAT }));
     let session = node.open(1);
     assert!(is_forgotten(&node.retry(1, session, 0, increment("n", 1))), "they count from 1");
     node.retry(1, session, 1, increment("n", 1));
@@ -76,7 +76,7 @@ fn below_the_window_nothing_is_executed() {
 
 #[test]
 fn unknown_and_idle_sessions_are_refused() {
-    let mut node = Node::with(Limits { session_idle_ms: 100, ..Limits::default() });
+    let mut node = Node::with(sessions(SessionLimits { idle_ms: 100, ..SessionLimits::FORMAT }));
     assert!(is_refused(&node.retry(1, 77, 1, increment("n", 1))));
     let (used, idle) = (node.open(1), node.open(1));
     node.retry(60, used, 1, increment("n", 1));
@@ -92,7 +92,7 @@ fn unknown_and_idle_sessions_are_refused() {
 /// More sessions end than one entry removes: the others are refused as well.
 #[test]
 fn an_idle_session_is_refused_before_it_is_removed() {
-    let mut node = Node::with(Limits { session_idle_ms: 100, ..Limits::default() });
+    let mut node = Node::with(sessions(SessionLimits { idle_ms: 100, ..SessionLimits::FORMAT }));
     let sessions: Vec<u64> = (0..100).map(|_| node.open(1)).collect();
     let last = *sessions.last().unwrap();
     assert!(is_refused(&node.retry(101, last, 1, increment("n", 1))));
@@ -101,7 +101,7 @@ fn an_idle_session_is_refused_before_it_is_removed() {
 
 #[test]
 fn the_longest_idle_makes_way() {
-    let mut node = Node::with(Limits { sessions: 2, ..Limits::default() });
+    let mut node = Node::with(sessions(SessionLimits { count: 2, ..SessionLimits::FORMAT }));
     let (first, second) = (node.open(1), node.open(1));
     node.retry(1, first, 1, increment("n", 1));
     let third = node.open(1);
@@ -114,7 +114,7 @@ fn the_longest_idle_makes_way() {
 /// A write whose reply had to go is known to be executed, and is not again.
 #[test]
 fn kept_replies_are_bounded_in_bytes() {
-    let limits = Limits { session_replies_bytes: 3000, ..Limits::default() };
+    let limits = sessions(SessionLimits { replies_bytes: 3000, ..SessionLimits::FORMAT });
     let mut node = Node::with(limits);
     node.run(1, set("big", &"v".repeat(1000), Expiry::Never));
     let base = node.fsm.memory_bytes();
@@ -137,7 +137,8 @@ fn kept_replies_are_bounded_in_bytes() {
 
 #[test]
 fn all_sessions_together_are_bounded_in_bytes() {
-    let mut node = Node::with(Limits { sessions_bytes: 5000, ..Limits::default() });
+    let mut node =
+        Node::with(sessions(SessionLimits { total_bytes: 5000, ..SessionLimits::FORMAT }));
     node.run(1, set("big", &"v".repeat(1000), Expiry::Never));
     let base = node.fsm.memory_bytes();
     for _ in 0..10 {
