@@ -26,8 +26,8 @@
 //!           | 3 if value, length u32, value … | 4 if version, version u64 |
 //! reply     | kind u8 | …
 //!             0 guard failed              4 session opened  session u64
-//!             1 answers  u32, answer …    5 members  u32, member …
-//!             2 pong                      6 status   every field in order
+//!             1 answers  u32, answer …    5, 6 were members and status, which
+//!             2 pong                           every node answers itself
 //!             3 done                      7 error    kind u8, text
 //! answer    | kind u8 | …
 //!             0 done                      5 integer     i64
@@ -36,8 +36,6 @@
 //!             3 item: absent              8 ttl         ms u64
 //!             4 item        version u64, length u32, value …
 //!             9 failed      reason u8 (0 not an integer, 1 overflow, 2 expiry)
-//! member    | name | node u128 | peer address | client address |
-//!           | options u8 (1 votes, 2 leads) |
 //! ```
 //!
 //! Nothing here has a version. What is kept carries one in front of it (see

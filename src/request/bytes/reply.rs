@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::{list, put_count};
 use crate::encoding::{Malformed, Reader, put_bytes};
-use crate::request::{Answer, ErrorKind, Failure, Item, MemberInfo, Reply, RoleName, Status, Ttl};
+use crate::request::{Answer, ErrorKind, Failure, Item, Reply, Ttl};
 
 /// Appends the encoding drawn in the [module](super).
 pub fn encode_reply(buffer: &mut Vec<u8>, reply: &Reply) {
@@ -21,13 +21,10 @@ pub fn encode_reply(buffer: &mut Vec<u8>, reply: &Reply) {
             buffer.put_u8(4);
             buffer.put_u64_le(*session);
         }
-        Reply::Members(members) => {
-            buffer.put_u8(5);
-            encode_members(buffer, members);
-        }
-        Reply::Status(status) => {
-            buffer.put_u8(6);
-            encode_status(buffer, status);
+        // Every node answers these itself, so no other has asked for them.
+        Reply::Members(_) | Reply::Status(_) => {
+            let why = "every node answers that itself".to_owned();
+            encode_reply(buffer, &Reply::Error(ErrorKind::Invalid, why));
         }
         Reply::Error(kind, text) => {
             buffer.put_slice(&[7, error_number(*kind)]);
@@ -44,8 +41,7 @@ pub fn decode_reply(reader: &mut Reader) -> Result<Reply, Malformed> {
         2 => Reply::Pong,
         3 => Reply::Done,
         4 => Reply::SessionOpened { session: reader.u64()? },
-        5 => Reply::Members(list(reader, MEMBER_LEAST_BYTES, decode_member)?),
-        6 => Reply::Status(Box::new(decode_status(reader)?)),
+        5 | 6 => return Err(Malformed("a reply that is not sent between nodes")),
         7 => Reply::Error(decode_error(reader)?, reader.string()?),
         _ => return Err(Malformed("unknown kind of reply")),
     })
@@ -124,114 +120,5 @@ fn decode_error(reader: &mut Reader) -> Result<ErrorKind, Malformed> {
         7 => ErrorKind::Refused,
         8 => ErrorKind::NotServing,
         _ => return Err(Malformed("unknown kind of error")),
-    })
-}
-
-/// What a member takes at least: three lengths, its identity and its options.
-const MEMBER_LEAST_BYTES: usize = 3 * 4 + 16 + 1;
-
-const VOTES: u8 = 1;
-const LEADS: u8 = 2;
-
-fn encode_members(buffer: &mut Vec<u8>, members: &[MemberInfo]) {
-    put_count(buffer, members.len());
-    for member in members {
-        put_bytes(buffer, member.name.as_bytes());
-        buffer.put_u128_le(member.node);
-        put_bytes(buffer, member.peer_address.as_bytes());
-        put_bytes(buffer, member.client_address.as_bytes());
-        let votes = if member.voter { VOTES } else { 0 };
-        let leads = if member.leader { LEADS } else { 0 };
-        buffer.put_u8(votes | leads);
-    }
-}
-
-fn decode_member(reader: &mut Reader) -> Result<MemberInfo, Malformed> {
-    let name = reader.string()?;
-    let node = reader.u128()?;
-    let peer_address = reader.string()?;
-    let client_address = reader.string()?;
-    let options = reader.u8()?;
-    if options & !(VOTES | LEADS) != 0 {
-        return Err(Malformed("unknown option of a member"));
-    }
-    let (voter, leader) = (options & VOTES != 0, options & LEADS != 0);
-    Ok(MemberInfo { name, node, peer_address, client_address, voter, leader })
-}
-
-fn role_number(role: RoleName) -> u8 {
-    match role {
-        RoleName::Follower => 0,
-        RoleName::Candidate => 1,
-        RoleName::Leader => 2,
-        RoleName::Learner => 3,
-        RoleName::Joining => 4,
-    }
-}
-
-fn decode_role(reader: &mut Reader) -> Result<RoleName, Malformed> {
-    Ok(match reader.u8()? {
-        0 => RoleName::Follower,
-        1 => RoleName::Candidate,
-        2 => RoleName::Leader,
-        3 => RoleName::Learner,
-        4 => RoleName::Joining,
-        _ => return Err(Malformed("unknown role")),
-    })
-}
-
-fn encode_status(buffer: &mut Vec<u8>, status: &Status) {
-    put_bytes(buffer, status.name.as_bytes());
-    buffer.put_u128_le(status.node);
-    buffer.put_u128_le(status.cluster);
-    buffer.put_u8(role_number(status.role));
-    buffer.put_u8(u8::from(status.leader.is_some()));
-    put_bytes(buffer, status.leader.as_deref().unwrap_or_default().as_bytes());
-    let numbers = [
-        status.term,
-        status.last,
-        status.durable,
-        status.commit,
-        status.applied,
-        status.log_bytes,
-        status.keys,
-        status.memory_bytes,
-        status.memory_limit_bytes,
-        status.state_hash,
-        status.log_time_ms,
-    ];
-    numbers.into_iter().for_each(|number| buffer.put_u64_le(number));
-    buffer.put_i64_le(status.clock_offset_ms);
-    encode_members(buffer, &status.members);
-    put_count(buffer, status.warnings.len());
-    status.warnings.iter().for_each(|warning| put_bytes(buffer, warning.as_bytes()));
-}
-
-fn decode_status(reader: &mut Reader) -> Result<Status, Malformed> {
-    let name = reader.string()?;
-    let (node, cluster) = (reader.u128()?, reader.u128()?);
-    let role = decode_role(reader)?;
-    let is_led = reader.bool()?;
-    let leader = reader.string()?;
-    Ok(Status {
-        name,
-        node,
-        cluster,
-        role,
-        leader: is_led.then_some(leader),
-        term: reader.u64()?,
-        last: reader.u64()?,
-        durable: reader.u64()?,
-        commit: reader.u64()?,
-        applied: reader.u64()?,
-        log_bytes: reader.u64()?,
-        keys: reader.u64()?,
-        memory_bytes: reader.u64()?,
-        memory_limit_bytes: reader.u64()?,
-        state_hash: reader.u64()?,
-        log_time_ms: reader.u64()?,
-        clock_offset_ms: reader.i64()?,
-        members: list(reader, MEMBER_LEAST_BYTES, decode_member)?,
-        warnings: list(reader, 4, Reader::string)?,
     })
 }
