@@ -166,3 +166,33 @@ pub(super) fn keeps_the_order_of_a_pipeline(node: &Node) {
     let received = wire.receive(replies.len());
     assert!(received == replies, "{}", String::from_utf8_lossy(&received));
 }
+
+/// JOIN as it was drawn first, and under the opcode it was sent with.
+#[test]
+fn golden_bytes_of_a_join() {
+    let mut cluster = Cluster::one(&[]);
+    let newcomer = cluster.add();
+    // Whom it asks is not there: it is this frame that brings it in.
+    cluster.nodes[newcomer].join = vec![cluster.nodes[newcomer].address.replace(":3", ":5")];
+    cluster.nodes[newcomer].start();
+    eventually("it listens", || {
+        cluster.nodes[newcomer].user().status().map_err(|error| error.to_string())
+    });
+    let mut wire = Wire::to(&cluster.nodes[0]);
+    // Of node2 at 127.0.0.1:1112, where no node2 is.
+    wire.says("03 05000000 6e6f646532 0e000000 3132372e302e302e313a31313132", "02");
+    for opcode in [0x03, 0x04] {
+        wire.send(&join(opcode, "node2", &cluster.nodes[newcomer].peer_address));
+        assert_eq!(wire.receive(1), [1]);
+    }
+    cluster.wait_voter(newcomer);
+}
+
+fn join(opcode: u8, name: &str, peer_address: &str) -> Vec<u8> {
+    let mut request = vec![opcode];
+    for text in [name, peer_address] {
+        request.extend((text.len() as u32).to_le_bytes());
+        request.extend(text.as_bytes());
+    }
+    request
+}
