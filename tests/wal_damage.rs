@@ -408,6 +408,42 @@ fn a_damaged_snapshot_falls_back_while_the_log_makes_up_for_it() {
     assert!(refused(&disk).contains("snapshot"));
 }
 
+/// Whole, and yet of no use: what counts is whether a state can be made of it.
+/// Each is read once, and the state that was made is the one that is returned.
+#[test]
+fn a_snapshot_that_no_state_can_be_made_of_falls_back_as_a_damaged_one() {
+    let (disk, mut wal) = fresh();
+    for index in 1..=12 {
+        wal.commit(&[write(index, index..=index, 15_000)]).unwrap();
+        if index % 5 == 0 {
+            take_snapshot(&mut wal, index);
+        }
+    }
+    let refusing = |refused: &[u64]| {
+        let mut asked = Vec::new();
+        let image = disk.crash(Crash::Lost);
+        let opened = Wal::open_with(image, config(), |reader| {
+            let last = reader.meta().last.index;
+            asked.push(last.0);
+            if refused.contains(&last.0) { Err(reader.damaged("no state")) } else { Ok(last) }
+        });
+        (opened.map(|(wal, found, state)| (wal.kept(), found.snapshot, state)), asked)
+    };
+    let id = |index| EntryId::new(1, index);
+    let (opened, asked) = refusing(&[]);
+    let (kept, snapshot, state) = opened.unwrap();
+    assert_eq!(kept, Kept { previous: Some(id(5)), newest: Some(id(10)) });
+    assert_eq!((snapshot.unwrap().last, state), (id(10), Some(Index(10))));
+    assert_eq!(asked, [10]);
+    let (opened, asked) = refusing(&[10]);
+    let (kept, snapshot, state) = opened.unwrap();
+    assert_eq!(kept, Kept { previous: None, newest: Some(id(5)) });
+    assert_eq!((snapshot.unwrap().last, state), (id(5), Some(Index(5))));
+    assert_eq!(asked, [10, 5]);
+    let error = refusing(&[10, 5]).0.unwrap_err().to_string();
+    assert!(error.contains(&snapshot_name(10, 1)) && error.contains("no state"), "{error}");
+}
+
 #[test]
 fn the_first_snapshot_falls_back_on_the_whole_log() {
     let (disk, mut wal) = four();
@@ -482,7 +518,7 @@ fn a_snapshot_travels_in_chunks_over_broken_links() {
             break;
         }
     }
-    assert_eq!(receiver.finish().unwrap().last, last);
+    assert_eq!(receiver.finish(|_| Ok(())).unwrap().0.last, last);
     let mut copy = SnapshotReader::open(&to.crash(Crash::Lost), CLUSTER, last).unwrap();
     for block in 1..=5u8 {
         assert_eq!(copy.next_block().unwrap().unwrap()[..], [block; 1000]);
@@ -505,7 +541,7 @@ fn a_snapshot_with_any_flipped_bit_is_refused_by_its_receiver() {
         let to = FaultyDisk::default();
         let mut receiver = SnapshotReceiver::create(&to, CLUSTER, last, 1 << 20).unwrap();
         receiver.chunk(0, &bytes).unwrap();
-        assert!(receiver.finish().is_err(), "byte {at} goes unnoticed");
+        assert!(receiver.finish(|_| Ok(())).is_err(), "byte {at} goes unnoticed");
         assert!(to.list().unwrap().is_empty(), "nothing is left of it");
     }
     let to = FaultyDisk::default();

@@ -60,26 +60,22 @@ impl SnapshotThread {
     }
 }
 
-/// Builds the state that a snapshot holds; also says how large the file is.
-pub fn load(disk: &StdDisk, cluster: ClusterId, last: EntryId) -> Result<(Fsm, u64), WalError> {
-    let mut reader = SnapshotReader::open(disk, cluster, last)?;
-    let damaged = |error: crate::fsm::RestoreError, at: u64| WalError::Damaged {
-        file: disk.path(&snapshot_file::name(last)),
-        offset: at,
-        index: Some(last.index),
-        what: error.to_string(),
-    };
-    let state = reader.state().clone();
-    let mut restore = Restore::new(state, Limits::default()).map_err(|error| damaged(error, 0))?;
-    while let Some(block) = reader.next_block()? {
-        restore.push(block).map_err(|error| damaged(error, 0))?;
-    }
-    let size_bytes = reader.size_bytes();
-    let fsm = restore.finish().map_err(|error| damaged(error, size_bytes))?;
-    Ok((fsm, size_bytes))
-}
+/// Reads a snapshot from the file system.
+pub type Reader = SnapshotReader<<StdDisk as Disk>::File>;
 
-type Reader = SnapshotReader<<StdDisk as Disk>::File>;
+/// Builds the state that a snapshot holds.
+pub fn restore(reader: &mut Reader) -> Result<Fsm, WalError> {
+    let restore = Restore::new(reader.state().clone(), Limits::default());
+    let mut restore = restore.map_err(|error| reader.damaged(error))?;
+    while let Some(block) = reader.next_block()? {
+        restore.push(block).map_err(|error| reader.damaged(error))?;
+    }
+    let fsm = restore.finish().map_err(|error| reader.damaged(error))?;
+    if fsm.applied() != reader.meta().last.index.0 {
+        return Err(reader.damaged("the state of another index"));
+    }
+    Ok(fsm)
+}
 
 struct Worker {
     disk: StdDisk,
@@ -193,7 +189,7 @@ impl Worker {
     fn open_whole(&self, last: EntryId) -> Result<Option<(EntryId, Reader)>, WalError> {
         match self.disk.open(&snapshot_file::name(last)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            _ => snapshot_file::verify(&self.disk, self.cluster, last)?,
+            _ => snapshot_file::read(&self.disk, self.cluster, last, |_| Ok(()))?,
         };
         Ok(Some((last, SnapshotReader::open(&self.disk, self.cluster, last)?)))
     }
@@ -247,25 +243,17 @@ impl Worker {
 
     fn complete(&mut self, last: EntryId, size_bytes: u64) -> Result<(), WalError> {
         let Some((.., receiver)) = self.receiving.take() else { return Ok(()) };
-        match receiver.finish() {
-            Ok(meta) => {
+        match receiver.finish(restore) {
+            Ok((meta, fsm)) => {
                 log::info!("the leader's snapshot at {last} is here: {size_bytes} bytes");
-                match load(&self.disk, self.cluster, last) {
-                    Ok((fsm, _)) => {
-                        let fsm = Box::new(fsm);
-                        self.report(SnapshotReport::Complete { meta, size_bytes, fsm });
-                    }
-                    // Whole, and yet nothing this version can make a state of.
-                    Err(error) => {
-                        log::error!("{error}");
-                        self.report(SnapshotReport::NotReceived(last));
-                    }
-                }
+                let fsm = Box::new(fsm);
+                self.report(SnapshotReport::Complete { meta, size_bytes, fsm });
                 Ok(())
             }
-            // What came over the network was not what was sent; it is sent again.
+            // What came over the network was not what was sent, or is nothing that
+            // this version can make a state of. The leader offers one again.
             Err(WalError::Damaged { what, .. }) => {
-                log::warn!("the leader's snapshot at {last} arrived damaged: {what}");
+                log::error!("the leader's snapshot at {last} is of no use: {what}");
                 self.report(SnapshotReport::NotReceived(last));
                 Ok(())
             }

@@ -13,7 +13,7 @@ use crate::raft::{
 };
 use crate::replica::snapshots::Available;
 use crate::replica::{self, Peer, Replica};
-use crate::wal::{self, Identity, StdDisk, Wal};
+use crate::wal::{self, Identity, StdDisk, Wal, WalError};
 
 /// What a node starts with.
 pub struct Started {
@@ -74,11 +74,11 @@ impl State {
         Self { fsm: Fsm::new(Limits::default()), newest: None }
     }
 
-    /// The state that the journal continues from.
-    fn load(disk: &StdDisk, cluster: ClusterId, from: &Recovered) -> Result<Self, StartError> {
-        let Some(meta) = &from.snapshot else { return Ok(Self::empty()) };
-        let (fsm, size_bytes) = snapshots::load(disk, cluster, meta.last)?;
-        Ok(Self { fsm, newest: Some(Available { last: meta.last, size_bytes }) })
+    /// What the journal may continue from.
+    fn restore(reader: &mut snapshots::Reader) -> Result<Self, WalError> {
+        let fsm = snapshots::restore(reader)?;
+        let (last, size_bytes) = (reader.meta().last, reader.size_bytes());
+        Ok(Self { fsm, newest: Some(Available { last, size_bytes }) })
     }
 }
 
@@ -94,7 +94,7 @@ fn recover(
         segment_bytes: config.segment_bytes,
         ..wal::Config::new(identity.node, cluster)
     };
-    let (mut wal, mut recovered) = Wal::open(disk.clone(), wal_config)?;
+    let (mut wal, mut recovered, state) = Wal::open_with(disk.clone(), wal_config, State::restore)?;
     if identity.founder && recovered == Recovered::default() {
         recovered = bootstrap(config, identity.node, &mut wal)?;
         log::info!("{}: a new cluster of one, {cluster}", config.name);
@@ -103,8 +103,7 @@ fn recover(
         identity.begun = true;
         identity.save(&disk)?;
     }
-    let state = State::load(&disk, cluster, &recovered)?;
-    Ok((Opened::Member(Box::new(wal)), recovered, state))
+    Ok((Opened::Member(Box::new(wal)), recovered, state.unwrap_or_else(State::empty)))
 }
 
 /// Whether this node is a cluster of its own that nobody has used yet: it has no
@@ -223,7 +222,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::raft::SnapshotMeta;
     use crate::server::Flags;
+    use crate::wal::SnapshotWriter;
 
     fn config(dir: &Path, args: &[&str]) -> ServerConfig {
         let dir = ["cached", "--id", "a", "--data-dir", dir.to_str().unwrap()];
@@ -297,6 +298,42 @@ mod tests {
             let started = start(temp.path(), &["--join", "b:1"]).unwrap();
             assert!(started.replica.raft().membership().is_empty());
             assert_eq!(started.own.cluster, cluster);
+        }
+    }
+
+    /// Writes a snapshot at `index` whose state is that of `applied`; or nothing
+    /// that is a state, in a file that is whole.
+    fn take_snapshot(wal: &mut Wal<StdDisk>, index: u64, applied: Option<u64>) {
+        let (mut fsm, mut head) = (Fsm::new(Limits::default()), Vec::new());
+        (1..=applied.unwrap_or(0)).for_each(|index| fsm.apply_other(index));
+        if applied.is_some() {
+            fsm.begin_snapshot().encode(&mut head);
+        }
+        let last = EntryId::new(1, index);
+        let meta = SnapshotMeta { last, membership: Membership::default() };
+        let mut writer = SnapshotWriter::create(wal.disk(), wal.cluster(), &meta, &head).unwrap();
+        writer.finish(last.index).unwrap();
+        wal.snapshot_taken(last).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_that_is_no_state_of_ours_is_passed_over() {
+        for (newest, used) in [(Some(3), 3), (Some(4), 2), (None, 2)] {
+            let temp = tempfile::tempdir().unwrap();
+            let Opened::Member(mut wal) = start(temp.path(), &[]).unwrap().journal else {
+                panic!("it founds a cluster")
+            };
+            let hard_state = HardState { term: Term(1), vote: None, commit: Index(4) };
+            let noop = |index| Entry { id: EntryId::new(1, index), payload: Payload::Noop };
+            let entries = (2..=4).map(noop).collect();
+            wal.commit(&[Write { seq: WriteSeq(1), hard_state, base: None, entries }]).unwrap();
+            take_snapshot(&mut wal, 2, Some(2));
+            take_snapshot(&mut wal, 3, newest);
+            drop(wal);
+            let replica = start(temp.path(), &[]).unwrap().replica;
+            assert_eq!(replica.fsm().applied(), used, "{newest:?}");
+            assert_eq!(replica.raft().applied(), EntryId::new(1, used));
+            assert_eq!(replica.raft().last(), EntryId::new(1, 4));
         }
     }
 

@@ -18,7 +18,7 @@
 //!
 //! How it is driven, by one thread:
 //!
-//! - [`Wal::open`] recovers; what it returns is durable, all of it;
+//! - [`Wal::open_with`] recovers; what it returns is durable, all of it;
 //! - [`Wal::commit`] takes everything that is queued, and when it returns, all
 //!   of it is durable and may be acknowledged. That is one write and one sync;
 //! - [`Wal::idle`] whenever nothing is queued, until it says there is no more to
@@ -133,10 +133,24 @@ pub struct Wal<D: Disk> {
 }
 
 impl<D: Disk> Wal<D> {
+    /// [`Wal::open_with`] for those who have no use for what is in a snapshot.
+    pub fn open(disk: D, config: Config) -> Result<(Self, Recovered), WalError> {
+        let (wal, recovered, _) = Self::open_with(disk, config, |_| Ok(()))?;
+        Ok((wal, recovered))
+    }
+
     /// Recovers the journal, or begins one if there is none and there may be
     /// none. What it returns is durable. A refusal changes nothing on the disk.
-    pub fn open(disk: D, config: Config) -> Result<(Self, Recovered), WalError> {
-        let found = recovery::recover(&disk, &config)?;
+    ///
+    /// `restore` makes a state of a snapshot; that of the one chosen is returned.
+    /// A snapshot that it calls [`WalError::Damaged`] counts as such, though its
+    /// bytes may be those that were written.
+    pub fn open_with<S>(
+        disk: D,
+        config: Config,
+        restore: impl FnMut(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
+    ) -> Result<(Self, Recovered, Option<S>), WalError> {
+        let found = recovery::recover(&disk, &config, restore)?;
         let mut wal = Self {
             disk,
             config,
@@ -157,7 +171,7 @@ impl<D: Disk> Wal<D> {
         wal.remove_leftovers(|name| name.ends_with(".tmp"))?;
         let Some(found) = found else {
             wal.rotate(0)?;
-            return Ok((wal, Recovered::default()));
+            return Ok((wal, Recovered::default(), None));
         };
         (wal.segments, wal.contents) = (found.segments, found.contents);
         (wal.position, wal.end, wal.mark_slot) = (found.position, found.end, found.mark_slot);
@@ -170,7 +184,7 @@ impl<D: Disk> Wal<D> {
             snapshot_file::id(name).is_some_and(|id| kept.iter().all(|kept| kept != id))
         })?;
         wal.compact()?;
-        Ok((wal, found.recovered))
+        Ok((wal, found.recovered, found.state))
     }
 
     /// What never got a name, or lost it to something newer.

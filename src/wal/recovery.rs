@@ -28,9 +28,10 @@
 //! may be in the cache only, too: the directory is synced. At last the mark.
 //!
 //! **Snapshots** count when the journal names them, because a file that it does
-//! not name was never acknowledged. The newest has to be there and whole, or the
-//! one before it has to be and the log unbroken from that one through the
-//! newest's last entry, or the log from index 1.
+//! not name was never acknowledged. The newest has to be there and whole, and a
+//! state to be made of it, or the one before it has to be and the log unbroken
+//! from that one through the newest's last entry, or the log from index 1. Each is
+//! read once: the state that proves it is the one to go on with.
 
 use std::collections::VecDeque;
 
@@ -43,13 +44,13 @@ use super::error::{Context, WalError};
 use super::mark::Mark;
 use super::record::{Frame, Kind, Position, Record, SECTOR_BYTES, Sealed};
 use super::segment::{self, DATA_START, Header, Segment};
-use super::snapshot_file;
+use super::snapshot_file::{self, SnapshotReader};
 use crate::encoding::{Malformed, Reader};
 use crate::raft::entry::decode_id;
 use crate::raft::{Entry, Index, Recovered, SnapshotMeta};
 
 /// All that [`super::Wal`] starts from.
-pub struct Recovery<F> {
+pub struct Recovery<F, S> {
     pub segments: VecDeque<Segment<F>>,
     pub contents: Contents,
     pub position: Position,
@@ -61,10 +62,16 @@ pub struct Recovery<F> {
     /// snapshot was passed over.
     pub kept: Kept,
     pub recovered: Recovered,
+    /// What was made of the snapshot in it.
+    pub state: Option<S>,
 }
 
 /// Recovers the journal; `None` if there is none and there may be none.
-pub fn recover<D: Disk>(disk: &D, config: &Config) -> Result<Option<Recovery<D::File>>, WalError> {
+pub fn recover<D: Disk, S>(
+    disk: &D,
+    config: &Config,
+    restore: impl FnMut(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
+) -> Result<Option<Recovery<D::File, S>>, WalError> {
     let names = disk.list().at("list", disk.path(""))?;
     let numbers = segment_numbers(disk, &names)?;
     if numbers.is_empty() {
@@ -92,11 +99,15 @@ pub fn recover<D: Disk>(disk: &D, config: &Config) -> Result<Option<Recovery<D::
         return Err(damaged(disk, &missing, 0, None, "this segment is missing"));
     }
     Scan { disk, header: &segment.header, bytes: &bytes }.judge_end(end, &replay)?;
-    let (kept, snapshot) = choose_snapshot(disk, config, &replay.contents)?;
+    let (kept, snapshot) = choose_snapshot(disk, config, &replay.contents, restore)?;
+    let (snapshot, state) = snapshot.unzip();
     let mark_slot = mend(disk, segment, &bytes, end, replay.position)?;
     let recovered = replay.recovered(snapshot);
     let Replay { contents, position, .. } = replay;
-    Ok(Some(Recovery { segments, contents, position, end: end as u64, mark_slot, kept, recovered }))
+    let end = end as u64;
+    let recovery =
+        Recovery { segments, contents, position, end, mark_slot, kept, recovered, state };
+    Ok(Some(recovery))
 }
 
 fn damaged<D: Disk>(
@@ -302,20 +313,21 @@ impl<D: Disk> Scan<'_, D> {
 
 /// The newest snapshot that can be vouched for; a damaged one is forgotten if
 /// the log makes up for it.
-fn choose_snapshot<D: Disk>(
+fn choose_snapshot<D: Disk, S>(
     disk: &D,
     config: &Config,
     contents: &Contents,
-) -> Result<(Kept, Option<SnapshotMeta>), WalError> {
+    mut restore: impl FnMut(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
+) -> Result<(Kept, Option<(SnapshotMeta, S)>), WalError> {
     let kept = contents.kept;
     let first = contents.first();
     let mut refusal = None;
     if kept.newest.is_none_or(|newest| contents.covers(newest)) {
         for id in kept.iter().filter(|id| first <= id.index.next()) {
-            match snapshot_file::verify(disk, config.cluster, id) {
-                Ok(meta) if kept.newest == Some(id) => return Ok((kept, Some(meta))),
-                Ok(meta) => {
-                    return Ok((Kept { previous: None, newest: Some(id) }, Some(meta)));
+            match snapshot_file::read(disk, config.cluster, id, &mut restore) {
+                Ok(found) if kept.newest == Some(id) => return Ok((kept, Some(found))),
+                Ok(found) => {
+                    return Ok((Kept { previous: None, newest: Some(id) }, Some(found)));
                 }
                 Err(error @ WalError::Damaged { .. }) => {
                     log::error!("{error}");

@@ -215,6 +215,8 @@ pub struct SnapshotReader<F> {
     at: u64,
     chain: u32,
     count: u64,
+    /// The footer was there, and right.
+    complete: bool,
 }
 
 impl<F: DiskFile> SnapshotReader<F> {
@@ -276,7 +278,7 @@ impl<F: DiskFile> SnapshotReader<F> {
             let what = format!("belongs to cluster {owner}");
             return Err(WalError::Foreign { file: path, what });
         }
-        Ok(Self { file, path, meta, state, size, at: end, chain, count: 0 })
+        Ok(Self { file, path, meta, state, size, at: end, chain, count: 0, complete: false })
     }
 
     /// What consensus has to know of it.
@@ -296,6 +298,9 @@ impl<F: DiskFile> SnapshotReader<F> {
 
     /// The next block; `None` behind the last one, when the footer is right.
     pub fn next_block(&mut self) -> Result<Option<Bytes>, WalError> {
+        if self.complete {
+            return Ok(None);
+        }
         let mut header = [0; BLOCK_BYTES];
         self.take(&mut header)?;
         let length = LittleEndian::read_u32(&header[0..4]) as usize;
@@ -313,10 +318,10 @@ impl<F: DiskFile> SnapshotReader<F> {
             self.count += 1;
             return Ok(Some(bytes.into()));
         }
-        let counted = LittleEndian::read_u64(&bytes[0..8]) == self.count
+        self.complete = LittleEndian::read_u64(&bytes[0..8]) == self.count
             && LittleEndian::read_u64(&bytes[8..16]) == before
             && self.at == self.size;
-        if counted { Ok(None) } else { Err(self.damaged("the footer is wrong")) }
+        if self.complete { Ok(None) } else { Err(self.damaged("the footer is wrong")) }
     }
 
     fn take(&mut self, into: &mut [u8]) -> Result<(), WalError> {
@@ -338,18 +343,24 @@ impl<F: DiskFile> SnapshotReader<F> {
         Ok(bytes.into())
     }
 
-    fn damaged(&self, what: &str) -> WalError {
+    /// Says that this file, so far as it was read, is not what it should be.
+    pub fn damaged(&self, what: impl ToString) -> WalError {
         WalError::Damaged {
             file: self.path.clone(),
             offset: self.at,
             index: None,
-            what: what.to_owned(),
+            what: what.to_string(),
         }
     }
 
-    fn verify(mut self) -> Result<SnapshotMeta, WalError> {
+    /// Every byte is checked, also those that `restore` does not ask for.
+    fn read<S>(
+        mut self,
+        restore: impl FnOnce(&mut Self) -> Result<S, WalError>,
+    ) -> Result<(SnapshotMeta, S), WalError> {
+        let state = restore(&mut self)?;
         while self.next_block()?.is_some() {}
-        Ok(self.meta)
+        Ok((self.meta, state))
     }
 }
 
@@ -362,13 +373,15 @@ fn decode_body(body: Bytes) -> Result<(ClusterId, SnapshotMeta, Bytes), Malforme
     Ok((cluster, meta, state))
 }
 
-/// Reads a whole snapshot and checks every byte of it.
-pub fn verify<D: Disk>(
+/// Reads a whole snapshot, checks every byte of it, and returns what `restore`
+/// makes of its blocks.
+pub fn read<D: Disk, S>(
     disk: &D,
     cluster: ClusterId,
     last: EntryId,
-) -> Result<SnapshotMeta, WalError> {
-    SnapshotReader::open(disk, cluster, last)?.verify()
+    restore: impl FnOnce(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
+) -> Result<(SnapshotMeta, S), WalError> {
+    SnapshotReader::open(disk, cluster, last)?.read(restore)
 }
 
 /// Takes a peer's snapshot in, chunk by chunk; nothing of it is trusted.
@@ -408,25 +421,31 @@ impl<D: Disk> SnapshotReceiver<D> {
         Ok(self.file.size)
     }
 
-    /// Checks the file and gives it its name, durably. If it is damaged it is
-    /// removed, and may be sent again.
-    pub fn finish(mut self) -> Result<SnapshotMeta, WalError> {
-        let checked = self.check();
+    /// Checks the file, lets `restore` make a state of it, and gives it its name,
+    /// durably. If it is damaged it is removed, and may be sent again.
+    pub fn finish<S>(
+        mut self,
+        restore: impl FnOnce(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
+    ) -> Result<(SnapshotMeta, S), WalError> {
+        let checked = self.check(restore);
         if checked.is_err() {
             self.file.abandon();
         }
-        let meta = checked?;
+        let checked = checked?;
         self.file.finish(&name(self.last))?;
-        Ok(meta)
+        Ok(checked)
     }
 
-    fn check(&self) -> Result<SnapshotMeta, WalError> {
+    fn check<S>(
+        &self,
+        restore: impl FnOnce(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
+    ) -> Result<(SnapshotMeta, S), WalError> {
         let Growing { disk, temporary, .. } = &self.file;
         let reader = SnapshotReader::open_named(disk, self.cluster, temporary)?;
         if reader.meta.last != self.last {
             return Err(reader.damaged("another snapshot than the one announced"));
         }
-        reader.verify()
+        reader.read(restore)
     }
 
     /// Gives up, and the space back.
