@@ -621,6 +621,18 @@ fn a_snapshot_that_does_not_fit_is_given_up() {
     take_snapshot(&mut wal, 4);
 }
 
+/// A length nobody has written is not one to allocate.
+#[test]
+fn a_file_that_claims_to_be_huge_is_refused_and_not_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let disk = StdDisk::open(temp.path()).unwrap();
+    drop(Wal::open(disk.clone(), config()).unwrap());
+    let file = std::fs::File::options().write(true).open(temp.path().join(segment(1))).unwrap();
+    file.set_len(8 << 40).unwrap();
+    let error = Wal::open(disk, config()).err().unwrap().to_string();
+    assert!(error.contains("length has changed"), "{error}");
+}
+
 /// The same journal over the file system, across restarts.
 #[test]
 fn a_journal_in_a_real_directory() {

@@ -143,7 +143,8 @@ fn nothing<D: Disk>(disk: &D, config: &Config, names: &[String]) -> Result<(), W
     Err(damaged(disk, &segment::name(1), 0, None, "the journal is missing"))
 }
 
-/// A whole segment in memory, its header checked.
+/// A whole segment in memory. How much there is to read is believed when the
+/// header says so: a file may have any length.
 fn load<D: Disk>(
     disk: &D,
     config: &Config,
@@ -153,11 +154,12 @@ fn load<D: Disk>(
     let path = || disk.path(&name);
     let file = disk.open(&name).at("open", path())?;
     let size = file.size().at("measure", path())?;
-    let mut bytes = vec![0; size as usize];
-    file.read_at(0, &mut bytes).at("read", path())?;
-    let bytes = Bytes::from(bytes);
-    let first = bytes.slice(..bytes.len().min(SECTOR_BYTES));
-    let header = Header::decode(first).map_err(|error| damaged(disk, &name, 0, None, error))?;
+    let read = |length: u64| {
+        let mut bytes = vec![0; length as usize];
+        file.read_at(0, &mut bytes).at("read", path()).map(|()| Bytes::from(bytes))
+    };
+    let header = Header::decode(read(size.min(SECTOR_BYTES as u64))?);
+    let header = header.map_err(|error| damaged(disk, &name, 0, None, error))?;
     if (header.cluster, header.node) != (config.cluster, config.node) {
         let what = format!("belongs to node {} of cluster {}", header.node, header.cluster);
         return Err(WalError::Foreign { file: path(), what });
@@ -168,6 +170,7 @@ fn load<D: Disk>(
     if header.size != size {
         return Err(damaged(disk, &name, size, None, "the file's length has changed"));
     }
+    let bytes = read(header.size)?;
     Ok((Segment { file, header }, bytes))
 }
 

@@ -301,15 +301,10 @@ impl<F: DiskFile> SnapshotReader<F> {
         if self.complete {
             return Ok(None);
         }
-        let mut header = [0; BLOCK_BYTES];
-        self.take(&mut header)?;
+        let before = self.at;
+        let header = self.take(BLOCK_BYTES)?;
         let length = LittleEndian::read_u32(&header[0..4]) as usize;
-        if length > BLOCK_LIMIT_BYTES {
-            return Err(self.damaged("a block's length is wrong"));
-        }
-        let before = self.at - BLOCK_BYTES as u64;
-        let mut bytes = vec![0; if length == 0 { FOOTER_BYTES - BLOCK_BYTES } else { length }];
-        self.take(&mut bytes)?;
+        let bytes = self.take(if length == 0 { FOOTER_BYTES - BLOCK_BYTES } else { length })?;
         self.chain = chained(self.chain, &[&header[0..4], &bytes]);
         if self.chain != LittleEndian::read_u32(&header[4..8]) {
             return Err(self.damaged("a block's checksum is wrong"));
@@ -324,14 +319,18 @@ impl<F: DiskFile> SnapshotReader<F> {
         if self.complete { Ok(None) } else { Err(self.damaged("the footer is wrong")) }
     }
 
-    fn take(&mut self, into: &mut [u8]) -> Result<(), WalError> {
-        // Checked before it is read; `next_block` allocates at most one block.
-        if self.size - self.at < into.len() as u64 {
+    /// A length is checked before anything of that size is allocated.
+    fn take(&mut self, length: usize) -> Result<Vec<u8>, WalError> {
+        if length > BLOCK_LIMIT_BYTES {
+            return Err(self.damaged("a block's length is wrong"));
+        }
+        if self.size - self.at < length as u64 {
             return Err(self.damaged("the file ends early"));
         }
-        self.file.read_at(self.at, into).at("read", self.path.clone())?;
-        self.at += into.len() as u64;
-        Ok(())
+        let mut bytes = vec![0; length];
+        self.file.read_at(self.at, &mut bytes).at("read", self.path.clone())?;
+        self.at += length as u64;
+        Ok(bytes)
     }
 
     /// Bytes as they are in the file, to send it to a peer; empty at its end.
