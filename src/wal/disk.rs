@@ -16,7 +16,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl StdDisk {
     /// Fails with `WouldBlock`, naming the directory, if another process has it.
     pub fn open(root: impl AsRef<Path>) -> io::Result<Self> {
         let root = root.as_ref().to_path_buf();
-        create_durably(&root)?;
+        create_durably(&root, |directory| File::open(directory)?.sync_all())?;
         let path = root.join(Self::LOCK);
         let lock =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
@@ -91,22 +91,25 @@ impl StdDisk {
     }
 }
 
-/// Creates a directory and its parents; each new name is synced in the
-/// directory that holds it, or all below it could vanish with it.
-fn create_durably(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+/// Creates a directory and its parents; each name is synced in the directory
+/// that holds it, or all below it could vanish with it. Also a name that was
+/// there: an operator, or this program before it was killed, may have made it a
+/// moment ago. A mount point is not of the file system that holds its name.
+fn create_durably(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let path = path.canonicalize()?;
+    let device = path.metadata()?.dev();
+    for parent in path.ancestors().skip(1) {
+        if parent.metadata()?.dev() != device {
+            break;
+        }
+        match sync(parent) {
+            // Above what this user may read, names are the operator's.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other?,
+        }
     }
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    create_durably(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    File::open(parent)?.sync_all()
+    Ok(())
 }
 
 impl Disk for StdDisk {
@@ -181,6 +184,23 @@ mod tests {
         assert!(error.to_string().contains("in use by another process"), "{error}");
         drop(disk);
         StdDisk::open(&root).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_was_there_is_made_durable_as_a_new_one_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().canonicalize().unwrap();
+        let root = top.join("new/data");
+        for _ in 0..2 {
+            let mut synced = Vec::new();
+            create_durably(&temp.path().join("new/data"), |directory| {
+                synced.push(directory.to_path_buf());
+                Ok(())
+            })
+            .unwrap();
+            assert!(root.is_dir() && synced.starts_with(&[top.join("new"), top.clone()]));
+            assert!(!synced.contains(&root), "the journal syncs that when it has to");
+        }
     }
 
     #[test]
