@@ -579,6 +579,24 @@ fn a_slow_peer_reads_the_log_from_the_disk() {
     assert!(error.to_string().contains("log index 1"), "{error}");
 }
 
+/// [With segments kept by a pin or a slow snapshot, their descriptors would be
+/// taken from the clients and the peers.]
+#[test]
+fn many_segments_are_few_open_files() {
+    let (disk, mut wal) = fresh();
+    for index in 1..=40 {
+        wal.commit(&[write(index, index..=index, 30_000)]).unwrap();
+    }
+    while wal.idle().unwrap() {}
+    assert!(wal.disk_bytes() > 20 * config().segment_bytes);
+    assert_eq!(disk.open_files(), 2, "the last one and the next one");
+    let all = wal.read_entries(Index(1), Index(40), usize::MAX).unwrap();
+    assert_eq!((all.len(), disk.open_files()), (40, 2));
+    drop(wal);
+    let (_wal, found) = open(&disk).unwrap();
+    assert_eq!((found.entries, disk.open_files()), (all, 1));
+}
+
 #[test]
 fn a_pin_holds_the_log_up_to_a_bound() {
     let (_disk, mut wal) = fresh();

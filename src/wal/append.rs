@@ -72,7 +72,7 @@ impl<D: Disk> Wal<D> {
         fill(self, &mut batch);
         let (bytes, position) = batch.seal(&hard_state);
         assert!(bytes.len() <= bound, "the place that was made is large enough");
-        let written = self.current().file.write_at(self.end, &bytes);
+        let written = self.current_file().write_at(self.end, &bytes);
         self.guard(written.at("write", self.current_path()))?;
         self.contents.hard_state = hard_state;
         self.position = position;
@@ -157,7 +157,7 @@ impl<D: Disk> Wal<D> {
 
     fn write_mark(&mut self, segment: u64, closed: bool) -> Result<(), WalError> {
         let mark = Mark { segment, end: self.end, position: self.position, closed };
-        let written = self.current().file.write_at(Mark::SLOTS[self.mark_slot], &mark.encode());
+        let written = self.current_file().write_at(Mark::SLOTS[self.mark_slot], &mark.encode());
         self.guard(written.at("write", self.current_path()))?;
         self.mark_slot = 1 - self.mark_slot;
         self.mark_unsynced = true;
@@ -171,11 +171,14 @@ impl<D: Disk> Wal<D> {
             self.write_mark(current.header.number, true)?;
             self.sync_current()?;
         }
+        if let Some(closed) = self.segments.back_mut() {
+            closed.file = None;
+        }
         Ok(())
     }
 
     fn sync_current(&mut self) -> Result<(), WalError> {
-        let synced = self.current().file.sync_data().synced(self.current_path());
+        let synced = self.current_file().sync_data().synced(self.current_path());
         self.guard(synced)?;
         self.mark_unsynced = false;
         Ok(())

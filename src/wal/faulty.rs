@@ -179,6 +179,8 @@ struct Machine {
     history: Vec<Operation>,
     capacity_bytes: Option<u64>,
     syncs_until_failure: Option<u64>,
+    /// Every open file has a clone.
+    open: Arc<()>,
 }
 
 impl Machine {
@@ -270,6 +272,11 @@ impl FaultyDisk {
         self.machine().used_bytes()
     }
 
+    /// How many files are open.
+    pub fn open_files(&self) -> usize {
+        Arc::strong_count(&self.machine().open) - 1
+    }
+
     /// After `count` more syncs, of files or of the directory, one fails.
     pub fn fail_sync_after(&self, count: u64) {
         self.machine().syncs_until_failure = Some(count);
@@ -322,8 +329,9 @@ impl Disk for FaultyDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<FaultyFile> {
-        let inode = self.machine().inode(name)?;
-        Ok(FaultyFile { disk: self.clone(), inode })
+        let machine = self.machine();
+        let (inode, open) = (machine.inode(name)?, Arc::clone(&machine.open));
+        Ok(FaultyFile { disk: self.clone(), inode, _open: open })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -357,6 +365,7 @@ impl Disk for FaultyDisk {
 pub struct FaultyFile {
     disk: FaultyDisk,
     inode: usize,
+    _open: Arc<()>,
 }
 
 impl DiskFile for FaultyFile {

@@ -249,6 +249,10 @@ impl<D: Disk> Wal<D> {
         self.segments.back().expect("there is always a segment")
     }
 
+    fn current_file(&self) -> &D::File {
+        self.current().file.as_ref().expect("the last segment is open")
+    }
+
     /// For messages.
     fn current_path(&self) -> String {
         self.disk.path(&segment::name(self.current().header.number))

@@ -65,7 +65,14 @@ impl<D: Disk> Wal<D> {
             what: "no longer what was written".to_owned(),
         };
         let mut bytes = vec![0; (run.end - run.start) as usize];
-        held.file.read_at(run.start, &mut bytes).at("read", path())?;
+        match &held.file {
+            Some(file) => file.read_at(run.start, &mut bytes),
+            None => {
+                let file = self.disk.open(&segment::name(run.segment)).at("open", path())?;
+                file.read_at(run.start, &mut bytes)
+            }
+        }
+        .at("read", path())?;
         let bytes = Bytes::from(bytes);
         let mut entries = Vec::new();
         let (mut at, mut next) = (0, run.first);

@@ -83,7 +83,8 @@ pub fn recover<D: Disk, S>(
     for number in numbers {
         let (segment, content) = load(disk, config, number)?;
         let replay = replay.get_or_insert_with(|| Replay::new(&segment.header));
-        if let Some(before) = segments.back() {
+        if let Some(before) = segments.back_mut() {
+            before.file = None;
             let scan = Scan { disk, header: &before.header, bytes: &bytes };
             scan.check_followed(end, replay, &segment.header)?;
         }
@@ -171,7 +172,7 @@ fn load<D: Disk>(
         return Err(damaged(disk, &name, size, None, "the file's length has changed"));
     }
     let bytes = read(header.size)?;
-    Ok((Segment { file, header }, bytes))
+    Ok((Segment { file: Some(file), header }, bytes))
 }
 
 /// The state that records add up to, and the entries.
@@ -363,7 +364,8 @@ fn mend<D: Disk>(
     let path = || disk.path(&segment::name(number));
     let found = Mark::find(bytes, number);
     let synced = found.map_or(DATA_START as usize, |(_, mark)| mark.end as usize);
-    let write = |at: usize, bytes: &[u8]| segment.file.write_at(at as u64, bytes);
+    let file = segment.file.as_ref().expect("the last segment is open");
+    let write = |at: usize, bytes: &[u8]| file.write_at(at as u64, bytes);
     write(synced, &bytes[synced..end]).at("write", path())?;
     for at in (end..bytes.len()).step_by(SECTOR_BYTES) {
         let sector = &bytes[at..bytes.len().min(at + SECTOR_BYTES)];
@@ -371,11 +373,11 @@ fn mend<D: Disk>(
             write(at, &vec![0; sector.len()]).at("write", path())?;
         }
     }
-    segment.file.sync_data().synced(path())?;
+    file.sync_data().synced(path())?;
     disk.sync_dir().synced(disk.path(""))?;
     let slot = found.map_or(0, |(slot, _)| 1 - slot);
     let mark = Mark { segment: number, end: end as u64, position, closed: false };
     write(Mark::SLOTS[slot] as usize, &mark.encode()).at("write", path())?;
-    segment.file.sync_data().synced(path())?;
+    file.sync_data().synced(path())?;
     Ok(1 - slot)
 }

@@ -160,8 +160,9 @@ fn checksum(sector: &[u8]) -> u32 {
 
 /// A segment in use.
 pub struct Segment<F> {
-    /// Open for reading, the last one for writing too.
-    pub file: F,
+    /// Open while it is the last one. The others are opened when they are read:
+    /// they may be many, and descriptors are few.
+    pub file: Option<F>,
     /// As it is on the disk.
     pub header: Header,
 }
@@ -213,7 +214,7 @@ impl<F: DiskFile> Spare<F> {
         self.file.sync_data().synced(disk.path(SPARE_NAME))?;
         disk.rename(SPARE_NAME, &name).at("rename", disk.path(&name))?;
         disk.sync_dir().synced(disk.path(""))?;
-        Ok(Segment { file: self.file, header })
+        Ok(Segment { file: Some(self.file), header })
     }
 }
 
