@@ -1,6 +1,8 @@
 //! The snapshot thread: encodes, writes, reads and checks snapshot files, so
 //! that neither the event loop nor the journal ever waits for one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -24,6 +26,7 @@ const RECEIVE_LIMIT_BYTES: u64 = 1 << 40;
 /// The snapshot thread, from the side of the event loop.
 pub struct SnapshotThread {
     jobs: Option<Sender<SnapshotJob>>,
+    closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,10 +38,19 @@ impl SnapshotThread {
         reports: UnboundedSender<Report>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
-        let worker = Worker { disk, cluster, reports, writing: None, receiving: None, open: None };
+        let closing = Arc::new(AtomicBool::new(false));
+        let worker = Worker {
+            disk,
+            cluster,
+            reports,
+            closing: Arc::clone(&closing),
+            writing: None,
+            receiving: None,
+            open: None,
+        };
         let thread =
             std::thread::Builder::new().name("snapshots".into()).spawn(|| worker.run(queue))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), closing, thread: Some(thread) })
     }
 
     /// Queues a job.
@@ -49,8 +61,10 @@ impl SnapshotThread {
         }
     }
 
-    /// Ends the thread after the job it is at; what is half done is nothing.
+    /// Ends the thread after the job it is at, whatever is queued. What is half
+    /// done has a temporary name, and is removed at the next start.
     pub fn close(mut self) {
+        self.closing.store(true, Ordering::Relaxed);
         self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -81,6 +95,7 @@ struct Worker {
     disk: StdDisk,
     cluster: ClusterId,
     reports: UnboundedSender<Report>,
+    closing: Arc<AtomicBool>,
     writing: Option<SnapshotWriter<StdDisk>>,
     receiving: Option<(EntryId, u64, SnapshotReceiver<StdDisk>)>,
     /// The one that was read from last.
@@ -90,6 +105,9 @@ struct Worker {
 impl Worker {
     fn run(mut self, queue: Receiver<SnapshotJob>) {
         for job in queue {
+            if self.closing.load(Ordering::Relaxed) {
+                return;
+            }
             if let Err(error) = self.work(job) {
                 let _ = self.reports.send(Report::Failed(error));
                 return;
@@ -264,5 +282,38 @@ impl Worker {
     fn report(&self, report: SnapshotReport) {
         // Nobody listens any more when the process is ending.
         let _ = self.reports.send(Report::Input(Input::Snapshot(report)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Index, Membership, SnapshotMeta};
+
+    #[test]
+    fn a_stop_does_not_wait_for_the_rest_of_a_snapshot() {
+        let temp = tempfile::tempdir().unwrap();
+        let disk = StdDisk::open(temp.path()).unwrap();
+        let (reports, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let start = || SnapshotThread::start(disk.clone(), ClusterId(1), reports.clone()).unwrap();
+        let thread = start();
+        let closing = Arc::clone(&thread.closing);
+        thread.close();
+        assert!(closing.load(Ordering::Relaxed));
+        let thread = start();
+        let mut fsm = Fsm::new(Limits::default());
+        let head = Box::new(fsm.begin_snapshot());
+        let last = EntryId::new(1, 7);
+        let meta = SnapshotMeta { last, membership: Membership::default() };
+        thread.submit(SnapshotJob::Begin { meta, head });
+        thread.submit(SnapshotJob::Read { to: NodeId(2), last, offset: 0 });
+        // Begun, and at rest.
+        assert!(matches!(heard.blocking_recv(), Some(Report::Input(_))));
+        thread.closing.store(true, Ordering::Relaxed);
+        thread.submit(SnapshotJob::Finish(Index(7)));
+        thread.close();
+        let names: Vec<_> =
+            disk.list().unwrap().into_iter().filter(|name| name != "lock").collect();
+        assert_eq!(names, [format!("{}-own.tmp", snapshot_file::name(last))]);
     }
 }
