@@ -283,11 +283,12 @@ fn installed_snapshots() {
     bench.append(2, 26..=27, 3000);
     bench.install(3, 26, vec![entry(3, 27, 50), entry(3, 28, 0)]);
     bench.append(3, 29..=30, 8000);
+    bench.install(4, 29, vec![]);
     bench.crash_everywhere();
 }
 
-#[test]
-fn snapshots_and_compaction() {
+/// Snapshots of this log, and what they let go of.
+fn compacted() -> Bench {
     let mut bench = Bench::new();
     for index in 1..=5 {
         bench.append(1, index..=index, 9000);
@@ -302,7 +303,34 @@ fn snapshots_and_compaction() {
     bench.snapshot(2, 9);
     bench.append(3, 10..=10, 9000);
     assert!(bench.wal.first() > Index(1), "something was deleted");
-    bench.crash_everywhere();
+    bench
+}
+
+#[test]
+fn snapshots_and_compaction() {
+    compacted().crash_everywhere();
+}
+
+/// Whenever the power goes, the newest snapshot may turn out to be damaged: the
+/// one before and the log since, or the whole log, are there.
+#[test]
+fn one_snapshot_may_be_damaged_after_any_crash() {
+    let bench = compacted();
+    for at in 0..=bench.disk.operations() {
+        for crash in [Crash::Lost, Crash::Kept, Crash::Killed, Crash::Torn(at as u64)] {
+            let story = format!("{crash:?} after {at}: {}", bench.disk.operation(at));
+            let image = bench.disk.image(at, crash);
+            let (wal, found) = Wal::open(image.crash(Crash::Killed), config()).unwrap();
+            let Some(newest) = wal.kept().newest else { continue };
+            let name = format!("snapshot-{:016x}-{:016x}", newest.index.0, newest.term.0);
+            image.flip_bit(&name, 100, 0).unwrap();
+            match Wal::open(image, config()) {
+                Ok((again, _)) => assert_eq!(again.last(), wal.last(), "{story}"),
+                Err(error) => panic!("{story}; then {newest} is damaged: {error}"),
+            }
+            assert_eq!(found.snapshot.map(|meta| meta.last), Some(newest), "{story}");
+        }
+    }
 }
 
 /// The disk thread of a process that was killed, started and killed again.

@@ -101,6 +101,18 @@ fn make_snapshot(disk: &FaultyDisk, index: u64) {
     writer.finish(Index(index)).unwrap();
 }
 
+/// Twelve entries, and snapshots at 5 and 10. Three entries make a segment.
+fn compacted() -> (FaultyDisk, Wal<FaultyDisk>) {
+    let (disk, mut wal) = fresh();
+    for index in 1..=12 {
+        wal.commit(&[write(index, index..=index, 15_000)]).unwrap();
+        if index % 5 == 0 {
+            take_snapshot(&mut wal, index);
+        }
+    }
+    (disk, wal)
+}
+
 /// The power goes between the third sync and the fourth: half a batch.
 #[test]
 fn a_torn_tail_is_cut_and_what_is_left_of_it_wiped() {
@@ -138,6 +150,40 @@ fn a_zeroed_tail_is_damage_once_the_mark_is_synced() {
     while wal.idle().unwrap() {}
     disk.zero(&segment(1), batch(1).start..64 << 10).unwrap();
     assert!(refused(&disk).contains("log index 1"));
+}
+
+/// An idle moment is all it takes, however the process ends.
+#[test]
+fn a_mark_is_durable_after_an_idle_moment_and_after_a_start() {
+    let (disk, mut wal) = four();
+    wal.idle().unwrap();
+    let disk = disk.crash(Crash::Lost);
+    disk.zero(&segment(1), batch(4)).unwrap();
+    assert!(refused(&disk).contains("log index 4"));
+    // The last batch is acknowledged, the mark says so of the one before.
+    let disk = four().0.crash(Crash::Lost);
+    assert_eq!(last(&open(&disk).unwrap().1), 4, "and now it is voted from");
+    let disk = disk.crash(Crash::Lost);
+    disk.zero(&segment(1), batch(4)).unwrap();
+    assert!(refused(&disk).contains("log index 4"));
+}
+
+/// The write was acknowledged by the disk and never done: an older one is there.
+#[test]
+fn a_stale_batch_is_not_the_one_that_the_mark_is_about() {
+    let (disk, mut wal) = fresh();
+    let (other, mut former) = fresh();
+    for index in 1..=3 {
+        wal.commit(&[write(index, index..=index, 100)]).unwrap();
+        former.commit(&[write(index, index..=index, 100)]).unwrap();
+    }
+    wal.commit(&[write(5, 4..=4, 100)]).unwrap();
+    former.commit(&[write(4, 4..=4, 100)]).unwrap();
+    wal.idle().unwrap();
+    let place = batch(4).start as usize..batch(4).end as usize;
+    let stale = other.content(&segment(1)).unwrap()[place.clone()].to_vec();
+    disk.damage(&segment(1), |content| content[place.clone()].copy_from_slice(&stale)).unwrap();
+    assert!(refused(&disk).contains("the mark contradicts"));
 }
 
 /// Under load the mark is one batch behind: what it does not cover after a
@@ -181,6 +227,68 @@ fn a_destroyed_mark_leaves_the_one_before() {
     assert!(refused(&disk).contains("log index 3"));
 }
 
+/// As it is when a node starts: the mark for batch 4 goes over the one for 2.
+#[test]
+fn a_mark_destroyed_at_a_start_leaves_the_one_before() {
+    let disk = four().0.crash(Crash::Lost);
+    let before = disk.content(&segment(1)).unwrap();
+    open(&disk).unwrap();
+    let after = disk.content(&segment(1)).unwrap();
+    let differs = |at: &u64| before[*at as usize..][..512] != after[*at as usize..][..512];
+    let at: Vec<_> = [SECTOR, 2 * SECTOR].into_iter().filter(differs).collect();
+    assert_eq!(at.len(), 1);
+    disk.zero(&segment(1), at[0]..at[0] + SECTOR).unwrap();
+    disk.zero(&segment(1), batch(3).start..batch(4).end).unwrap();
+    assert!(refused(&disk).contains("log index 3"));
+}
+
+/// What was acknowledged last, and the vote, may have been in it.
+#[test]
+fn the_newest_segment_does_not_vanish_unnoticed() {
+    let (disk, mut wal) = four();
+    wal.commit(&[write(5, 5..=5, 50_000)]).unwrap();
+    let disk = disk.crash(Crash::Lost);
+    disk.remove(&segment(2)).unwrap();
+    let text = refused(&disk);
+    assert!(text.contains(&segment(2)) && text.contains("missing"), "{text}");
+}
+
+/// The power goes before the next segment has its name: this one is the last.
+#[test]
+fn a_mark_is_durable_before_the_next_segment_is_begun() {
+    let (disk, mut wal) = four();
+    wal.commit(&[write(5, 5..=5, 50_000)]).unwrap();
+    let named = |at: &usize| disk.operation(*at).contains(&segment(2));
+    let at = (1..=disk.operations()).find(named).unwrap();
+    let disk = disk.image(at, Crash::Lost);
+    assert!(disk.content(&segment(2)).is_err());
+    disk.zero(&segment(1), batch(4)).unwrap();
+    assert!(refused(&disk).contains("log index 4"));
+}
+
+#[test]
+fn a_segment_is_the_one_that_its_name_says() {
+    let (disk, _wal) = four();
+    disk.rename(&segment(1), &segment(2)).unwrap();
+    assert!(refused(&disk).contains("another segment"));
+}
+
+/// Neither can be damage to a sector, with both checksums right.
+#[test]
+fn a_header_that_contradicts_the_records_before_is_refused() {
+    let (disk, mut wal) = four();
+    wal.commit(&[write(5, 5..=5, 50_000)]).unwrap();
+    disk.damage(&segment(2), |content| {
+        content[96] ^= 1; // the term
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&content[..12]);
+        hasher.update(&content[16..SECTOR as usize]);
+        content[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    })
+    .unwrap();
+    assert!(refused(&disk).contains("header contradicts"));
+}
+
 #[test]
 fn damage_before_a_later_segment_is_refused() {
     let (disk, mut wal) = fresh();
@@ -210,6 +318,10 @@ fn a_journal_that_should_be_there_is_not_begun_anew() {
     let config = Config { create: false, ..config() };
     assert!(matches!(Wal::open(disk.clone(), config), Err(WalError::Damaged { .. })));
     assert!(open(&disk).is_ok(), "before the first start it is right");
+    let (disk, _wal) = fresh();
+    make_snapshot(&disk, 3);
+    disk.remove(&segment(1)).unwrap();
+    assert!(refused(&disk).contains("the journal is missing"), "but not beside a snapshot");
 }
 
 #[test]
@@ -301,6 +413,22 @@ proptest! {
     }
 }
 
+/// From a later batch a recovery concludes that this one was synced.
+#[test]
+#[should_panic(expected = "the batch before is synced first")]
+fn one_batch_is_in_flight_at_a_time() {
+    let (_disk, mut wal) = four();
+    wal.append(&[write(5, 5..=5, 10)]).unwrap();
+    wal.append(&[write(6, 6..=6, 10)]).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "a term never goes back")]
+fn a_term_never_goes_back() {
+    let (_disk, mut wal) = four();
+    wal.commit(&[write(3, 5..=5, 10)]).unwrap();
+}
+
 /// PostgreSQL's lesson of 2018: the next sync would report success.
 #[test]
 fn a_failed_sync_is_the_end_of_this_process() {
@@ -383,13 +511,7 @@ fn of_a_queue_that_does_not_fit_the_first_writes_are_taken() {
 
 #[test]
 fn a_damaged_snapshot_falls_back_while_the_log_makes_up_for_it() {
-    let (disk, mut wal) = fresh();
-    for index in 1..=12 {
-        wal.commit(&[write(index, index..=index, 15_000)]).unwrap();
-        if index % 5 == 0 {
-            take_snapshot(&mut wal, index);
-        }
-    }
+    let (disk, wal) = compacted();
     assert!(wal.first() > Index(1) && wal.first() <= Index(6), "{}", wal.first());
     disk.flip_bit(&snapshot_name(10, 1), 2000, 3).unwrap();
     let (wal, found) = open(&disk).unwrap();
@@ -412,13 +534,7 @@ fn a_damaged_snapshot_falls_back_while_the_log_makes_up_for_it() {
 /// Each is read once, and the state that was made is the one that is returned.
 #[test]
 fn a_snapshot_that_no_state_can_be_made_of_falls_back_as_a_damaged_one() {
-    let (disk, mut wal) = fresh();
-    for index in 1..=12 {
-        wal.commit(&[write(index, index..=index, 15_000)]).unwrap();
-        if index % 5 == 0 {
-            take_snapshot(&mut wal, index);
-        }
-    }
+    let disk = compacted().0;
     let refusing = |refused: &[u64]| {
         let mut asked = Vec::new();
         let image = disk.crash(Crash::Lost);
@@ -472,6 +588,42 @@ fn an_installed_snapshot_has_no_fallback() {
 }
 
 #[test]
+fn a_snapshot_to_start_from_is_there_and_no_older_than_the_log() {
+    let (disk, mut wal) = compacted();
+    let base =
+        |index| SnapshotMeta { last: EntryId::new(1, index), membership: Membership::default() };
+    let nothing = Write { entries: Vec::new(), ..write(13, 1..=1, 0) };
+    let install = |index| Write { base: Some(base(index)), ..nothing.clone() };
+    make_snapshot(&disk, 2);
+    for index in [50, 2] {
+        let error = wal.commit(&[install(index)]).unwrap_err();
+        assert!(matches!(error, WalError::Unfit { .. }), "{index}: {error}");
+    }
+    assert_eq!((wal.last().index, wal.kept().newest.unwrap().index), (Index(12), Index(10)));
+}
+
+/// The log begins behind the older snapshot: that one is of no use any more.
+#[test]
+fn a_snapshot_the_log_does_not_follow_is_no_fallback() {
+    let (disk, wal) = compacted();
+    let front = segment(2);
+    assert_eq!(wal.first(), Index(4));
+    disk.remove(&front).unwrap();
+    assert!(open(&disk.crash(Crash::Killed)).is_ok(), "the newest one will do");
+    disk.flip_bit(&snapshot_name(10, 1), 2000, 3).unwrap();
+    assert!(refused(&disk).contains("snapshot"));
+}
+
+/// What a snapshot holds is committed, and is never taken back.
+#[test]
+fn a_log_that_ends_before_the_newest_snapshot_is_refused() {
+    let (disk, mut wal) = four();
+    take_snapshot(&mut wal, 4);
+    wal.commit(&[write(5, 3..=3, 10)]).unwrap();
+    assert!(refused(&disk).contains("does not connect"));
+}
+
+#[test]
 fn a_snapshot_that_nothing_names_is_forgotten() {
     let (disk, mut wal) = four();
     take_snapshot(&mut wal, 3);
@@ -491,10 +643,20 @@ fn a_snapshot_ahead_of_the_log_or_beside_it_is_not_taken() {
     assert!(matches!(writer.finish(Index(3)), Err(WalError::Early { .. })));
     assert!(matches!(wal.snapshot_taken(meta.last), Err(WalError::Unfit { .. })), "no file yet");
     writer.finish(Index(4)).unwrap();
+    let refused = |wal: &mut Wal<FaultyDisk>, last, why| {
+        let error = wal.snapshot_taken(last).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    for index in [2, 5] {
+        make_snapshot(&disk, index);
+    }
+    disk.rename(&snapshot_name(2, 1), &snapshot_name(4, 2)).unwrap();
     for other in [EntryId::new(2, 4), EntryId::new(1, 5)] {
-        assert!(matches!(wal.snapshot_taken(other), Err(WalError::Unfit { .. })));
+        refused(&mut wal, other, "not in the log");
     }
     wal.snapshot_taken(meta.last).unwrap();
+    make_snapshot(&disk, 3);
+    refused(&mut wal, EntryId::new(1, 3), "a newer one");
 }
 
 #[test]
@@ -547,6 +709,43 @@ fn a_snapshot_with_any_flipped_bit_is_refused_by_its_receiver() {
     let to = FaultyDisk::default();
     let mut receiver = SnapshotReceiver::create(&to, CLUSTER, last, 100).unwrap();
     assert_eq!(receiver.chunk(0, &bytes).unwrap(), 0, "larger than agreed");
+}
+
+/// Chained and counted as it may be, it is not the one that was asked for.
+#[test]
+fn a_snapshot_is_the_one_that_its_name_says() {
+    let disk = FaultyDisk::default();
+    make_snapshot(&disk, 7);
+    let (last, other) = (EntryId::new(1, 7), EntryId::new(1, 8));
+    let bytes = disk.content(&snapshot_name(7, 1)).unwrap();
+    let foreign = SnapshotReader::open(&disk, ClusterId(2), last).err().unwrap();
+    assert!(matches!(foreign, WalError::Foreign { .. }), "{foreign}");
+    disk.rename(&snapshot_name(7, 1), &snapshot_name(8, 1)).unwrap();
+    let misnamed = SnapshotReader::open(&disk, CLUSTER, other).err().unwrap();
+    assert!(misnamed.to_string().contains("another snapshot"), "{misnamed}");
+    let receive = |last, more: &[u8]| {
+        let to = FaultyDisk::default();
+        let mut receiver = SnapshotReceiver::create(&to, CLUSTER, last, 1 << 20).unwrap();
+        receiver.chunk(0, &bytes).unwrap();
+        receiver.chunk(bytes.len() as u64, more).unwrap();
+        receiver.finish(|_| Ok(())).map(|(meta, ())| meta.last)
+    };
+    assert_eq!(receive(last, &[]).unwrap(), last);
+    assert!(receive(last, &[0]).unwrap_err().to_string().contains("footer"));
+    assert!(receive(other, &[]).unwrap_err().to_string().contains("another snapshot"));
+}
+
+/// Or one sync would have gigabytes to do, and the journal's would wait for it.
+#[test]
+fn a_snapshot_is_synced_as_it_grows() {
+    let disk = FaultyDisk::default();
+    let meta = SnapshotMeta { last: EntryId::new(1, 7), membership: Membership::default() };
+    let mut writer = SnapshotWriter::create(&disk, CLUSTER, &meta, b"").unwrap();
+    for block in 1..=20 {
+        writer.write_block(&[block; 1 << 20]).unwrap();
+    }
+    let syncs = (1..=disk.operations()).filter(|&at| disk.operation(at).starts_with("Sync {"));
+    assert_eq!(syncs.count(), 2, "of 8 MiB each");
 }
 
 #[test]
@@ -621,6 +820,49 @@ fn a_pin_holds_the_log_up_to_a_bound() {
         wal.read_entries(Index(3), Index(20), usize::MAX),
         Err(WalError::Compacted { .. })
     ));
+    // A peer that never catches up does not fill the disk.
+    let limited = Config { pin_limit_bytes: 200_000, ..config() };
+    let mut wal = Wal::open(FaultyDisk::default(), limited).unwrap().0;
+    index = 0;
+    let mut fill = |wal: &mut Wal<FaultyDisk>| {
+        index += 1;
+        wal.commit(&[write(index, index..=index, 20_000)]).unwrap();
+        take_snapshot(wal, index);
+    };
+    wal.pin(Index(0));
+    for _ in 0..6 {
+        fill(&mut wal);
+    }
+    assert_eq!(wal.first(), Index(1), "pinned");
+    for _ in 0..8 {
+        fill(&mut wal);
+    }
+    assert!(wal.first() > Index(1), "and not for ever");
+}
+
+/// The snapshot thread has given it its name, the journal does not name it yet.
+#[test]
+fn a_snapshot_about_to_be_named_outlives_a_compaction() {
+    let (disk, mut wal) = compacted();
+    make_snapshot(&disk, 12);
+    wal.commit(&[write(13, 13..=13, 10)]).unwrap();
+    take_snapshot(&mut wal, 11);
+    wal.snapshot_taken(EntryId::new(1, 12)).unwrap();
+    let names: Vec<_> =
+        disk.list().unwrap().into_iter().filter(|name| name.starts_with("snapshot")).collect();
+    assert_eq!(names, [snapshot_name(11, 1), snapshot_name(12, 1)]);
+}
+
+#[test]
+fn an_installed_snapshot_takes_the_place_of_what_was_there() {
+    let (disk, mut wal) = compacted();
+    make_snapshot(&disk, 50);
+    let last = EntryId::new(1, 50);
+    let base = SnapshotMeta { last, membership: Membership::default() };
+    wal.commit(&[Write { base: Some(base), ..write(13, 51..=51, 50_000) }]).unwrap();
+    while wal.idle().unwrap() {}
+    let names = [segment(5), "journal-next.tmp".to_owned(), snapshot_name(50, 1)];
+    assert_eq!(disk.list().unwrap(), names);
 }
 
 /// The space goes back to the journal, and a later try succeeds.

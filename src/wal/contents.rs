@@ -265,6 +265,21 @@ mod tests {
         assert_eq!(contents.bytes_after(Index(90)), 10);
     }
 
+    /// A state that proved wrong may be replaced by an older one. Nothing of what
+    /// it was is a way out then.
+    #[test]
+    fn only_an_older_snapshot_of_the_same_log_is_a_fallback() {
+        let id = |index| EntryId::new(1, index);
+        let kept = Kept { previous: Some(id(3)), newest: Some(id(5)) };
+        assert_eq!(kept.with(id(9)), Kept { previous: Some(id(5)), newest: Some(id(9)) });
+        for index in [4, 5] {
+            assert_eq!(kept.with(id(index)), Kept { previous: None, newest: Some(id(index)) });
+        }
+        let mut contents = Contents { kept, ..contents() };
+        contents.restart(id(9));
+        assert_eq!(contents.kept, Kept { previous: None, newest: Some(id(9)) });
+    }
+
     #[test]
     fn compaction_forgets_runs_but_not_the_one_still_needed() {
         let mut contents = contents();

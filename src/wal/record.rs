@@ -314,6 +314,16 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_another_log_is_none() {
+        let mut bytes = batch();
+        bytes[32] = 1;
+        let length = HEADER_BYTES + LittleEndian::read_u32(&bytes[0..4]) as usize;
+        let crc = checksum(FRAME.salt, &bytes[..length]);
+        LittleEndian::write_u32(&mut bytes[4..8], crc);
+        assert!(Record::parse(&bytes.into(), 0, FRAME).is_none());
+    }
+
+    #[test]
     fn a_length_beyond_the_file_is_no_record() {
         let mut bytes = batch();
         LittleEndian::write_u32(&mut bytes[0..4], u32::MAX);

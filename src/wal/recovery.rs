@@ -381,3 +381,23 @@ fn mend<D: Disk>(
     file.sync_data().synced(path())?;
     Ok(1 - slot)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{EntryId, HardState, Term};
+
+    #[test]
+    fn a_batch_whose_term_goes_back_is_none_of_ours() {
+        let hard_state = |term| HardState { term: Term(term), ..HardState::default() };
+        let contents = Contents::new(hard_state(5), Kept::default(), EntryId::ZERO);
+        let position = Position { batch: 1, chain: 0 };
+        let mut replay = Replay { contents, position, entries: VecDeque::new() };
+        let mut batch = |term| {
+            let hard_state = hard_state(term);
+            replay.batch(&Sealed { records: Vec::new(), hard_state, end: 0, position }, 1)
+        };
+        assert!(batch(4).is_err());
+        assert!(batch(5).is_ok() && batch(6).is_ok() && batch(5).is_err());
+    }
+}

@@ -268,6 +268,17 @@ mod tests {
         }
     }
 
+    /// A record of elsewhere, smuggled into a value, must not pass for one of here.
+    #[test]
+    fn no_two_segments_share_a_salt() {
+        let salt = |header: Header| header.frame().salt;
+        let own = salt(header());
+        assert_ne!(own, salt(Header { node: NodeId(0x23), ..header() }));
+        assert_ne!(own, salt(Header { number: 4, ..header() }));
+        let position = Position { batch: 9, chain: 0xaabb_ccde };
+        assert_ne!(own, salt(Header { position, ..header() }));
+    }
+
     #[test]
     fn names_are_numbers() {
         assert_eq!(name(0x1a), "journal-000000000000001a");
