@@ -66,7 +66,7 @@ impl Config {
             append_bytes: MIB,
             inflight_bytes: 4 * MIB,
             log_tail_bytes: 16 * MIB,
-            apply_bytes: 4 * MIB,
+            apply_bytes: MIB / 4,
             disk_lag_bytes: 64 * MIB,
         }
     }

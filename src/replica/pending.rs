@@ -214,6 +214,8 @@ pub struct Reads {
     for_entry: BTreeMap<(EntryId, Ticket), Read>,
     /// They wait for log time to be applied.
     for_stamp: Vec<Read>,
+    /// They wait for their turn only.
+    ready: VecDeque<Read>,
     bytes: usize,
     due: Due,
 }
@@ -237,12 +239,32 @@ impl Reads {
         }
     }
 
-    /// Takes out the reads that have leave now.
-    pub fn with_leave(&mut self, upto: ReadId) -> Vec<Read> {
+    /// The reads up to this one have leave now.
+    pub fn give_leave(&mut self, upto: ReadId) {
         let has_leave = |read: &Read| read.leave.is_none_or(|id| id <= upto);
         let count = self.for_leave.iter().take_while(|read| has_leave(read)).count();
-        let taken = self.for_leave.drain(..count).collect();
-        self.forget(taken)
+        self.ready.extend(self.for_leave.drain(..count));
+    }
+
+    /// The reads that waited for this entry or one before it need not any more.
+    pub fn unpark(&mut self, applied: EntryId) {
+        while let Some(first) = self.for_entry.first_entry()
+            && first.key().0 <= applied
+        {
+            self.ready.push_back(first.remove());
+        }
+    }
+
+    /// Takes out the next read that need not wait any more.
+    pub fn next_ready(&mut self) -> Option<Read> {
+        let read = self.ready.pop_front()?;
+        self.bytes -= read.bytes;
+        Some(read)
+    }
+
+    /// Whether some read need not wait any more.
+    pub fn is_any_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     fn forget(&mut self, taken: Vec<Read>) -> Vec<Read> {
@@ -253,17 +275,6 @@ impl Reads {
     /// What they hold in memory together.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Takes out the reads that waited for this entry or one before it.
-    pub fn unparked(&mut self, applied: EntryId) -> Vec<Read> {
-        let mut unparked = Vec::new();
-        while let Some(first) = self.for_entry.first_entry()
-            && first.key().0 <= applied
-        {
-            unparked.push(first.remove());
-        }
-        self.forget(unparked)
     }
 
     /// Takes out the reads that need not wait for a stamp any more.
@@ -279,6 +290,11 @@ impl Reads {
             read.ticket.connection == ticket.connection && read.ticket.number < ticket.number
         };
         let mut before: Vec<Read> = self.for_stamp.extract_if(.., |read| is_before(read)).collect();
+        if self.ready.iter().any(is_before) {
+            let (taken, left) = self.ready.drain(..).partition(is_before);
+            self.ready = left;
+            before.extend::<VecDeque<Read>>(taken);
+        }
         if self.for_leave.iter().any(is_before) {
             let (taken, left) = self.for_leave.drain(..).partition(is_before);
             self.for_leave = left;
@@ -294,6 +310,7 @@ impl Reads {
         }
         let over = self.take(|read| read.deadline <= now);
         let waiting = self.for_leave.iter().chain(self.for_entry.values()).chain(&self.for_stamp);
+        let waiting = waiting.chain(&self.ready);
         self.due = waiting.map(|read| read.deadline).collect();
         over
     }
@@ -309,7 +326,10 @@ impl Reads {
         self.for_leave = left;
         let parked = self.for_entry.extract_if(.., |_, read| is_over(read)).map(|(_, read)| read);
         let stamped = self.for_stamp.extract_if(.., |read| is_over(read));
-        let over = over.into_iter().chain(parked).chain(stamped).collect();
+        let (late, left): (VecDeque<Read>, VecDeque<Read>) =
+            self.ready.drain(..).partition(&is_over);
+        self.ready = left;
+        let over = over.into_iter().chain(parked).chain(stamped).chain(late).collect();
         self.forget(over).into_iter().map(|read| read.ticket).collect()
     }
 
@@ -320,7 +340,7 @@ impl Reads {
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.for_leave.len() + self.for_entry.len() + self.for_stamp.len()
+        self.for_leave.len() + self.for_entry.len() + self.for_stamp.len() + self.ready.len()
     }
 
     /// The earliest stamp that one of them waits for.

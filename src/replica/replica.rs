@@ -251,7 +251,7 @@ impl Replica {
         }
         self.apply(now, ready.committed);
         if self.fault.is_none() {
-            self.serve_ready(now, ready.reads);
+            at_once |= self.serve_ready(now, ready.reads);
             self.send_snapshots(now.time, &ready.snapshot_to);
             at_once |= self.see_to_snapshots(now);
         }

@@ -16,6 +16,10 @@ const TICK_EVERY: Duration = Duration::from_millis(10);
 /// On a full disk they are rarer: each takes some of what was kept back.
 const TICK_EVERY_ON_FULL_DISKS: Duration = Duration::from_secs(1);
 
+/// Reads may have waited for one word of the leader, thousands at a time: so many
+/// commands, and one batch more, are served in one turn.
+const READ_COMMANDS_PER_TURN: usize = 8192;
+
 impl Replica {
     /// Lets time pass in the log when a key is due and nothing on its way has a
     /// stamp that says so.
@@ -78,9 +82,7 @@ impl Replica {
             if let Some(ticket) = settled.done {
                 self.reply(ticket, reply);
             }
-            for read in self.reads.unparked(entry.id) {
-                self.serve(now, read);
-            }
+            self.reads.unpark(entry.id);
         }
         // A log from before a restart may know a later time than any clock.
         let is_behind = |estimate: u64| estimate < self.fsm.log_time_ms();
@@ -108,17 +110,28 @@ impl Replica {
         }
     }
 
-    pub(super) fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) {
+    /// Serves reads that need not wait any more, as many as one turn may. True if
+    /// there are others.
+    pub(super) fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) -> bool {
         if let Some(upto) = leave {
-            self.reads.with_leave(upto).into_iter().for_each(|read| self.serve(now, read));
+            self.reads.give_leave(upto);
         }
-        // Stale ones asked in this turn; and what log time has decided.
-        let mut ready = self.reads.unparked(self.applied);
+        // Stale ones asked in this turn.
+        self.reads.unpark(self.applied);
+        let mut commands = 0;
+        while commands < READ_COMMANDS_PER_TURN
+            && let Some(read) = self.reads.next_ready()
+        {
+            commands += 1 + read.batch.guards.len() + read.batch.commands.len();
+            self.serve(now, read);
+        }
+        // What log time has decided.
         let fsm = &self.fsm;
-        ready.extend(self.reads.unstamped(|read| {
+        let decided = self.reads.unstamped(|read| {
             fsm.log_time_ms() >= read.stamp_ms || !fsm.has_deadline_by(&read.batch, read.stamp_ms)
-        }));
-        ready.into_iter().for_each(|read| self.serve(now, read));
+        });
+        decided.into_iter().for_each(|read| self.serve(now, read));
+        self.reads.is_any_ready()
     }
 
     /// Serves a read that has leave, or lets it wait for what it needs of the log.

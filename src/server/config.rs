@@ -185,12 +185,15 @@ pub struct ClientLimits {
     pub connections: usize,
     /// Requests of one connection that may be unanswered; then it is not read.
     pub pipeline_requests: usize,
-    /// Replies that one connection has not taken; then it is not read, and the
-    /// replies behind wait as what they are, not as bytes.
+    /// Replies that one connection has not taken; then nothing more is taken in
+    /// from it, and the replies behind wait as what they are, not as bytes.
     pub output_pause_bytes: usize,
     /// Unfinished requests and untaken replies of all connections together; the
     /// connection that would exceed it is closed.
     pub buffers_total_bytes: usize,
+    /// What is done for all clients between two looks at what other nodes say:
+    /// commands taken in, or kilobytes read and written.
+    pub turn_work: usize,
     /// How long a client may take no byte of its replies.
     pub slow_reader_timeout: Duration,
     /// How long a request may be unfinished.
@@ -204,6 +207,7 @@ impl Default for ClientLimits {
             pipeline_requests: 1024,
             output_pause_bytes: 1 << 20,
             buffers_total_bytes: 512 << 20,
+            turn_work: 8192,
             slow_reader_timeout: Duration::from_secs(60),
             partial_request_timeout: Duration::from_secs(30),
         }

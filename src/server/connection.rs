@@ -21,7 +21,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -39,8 +39,11 @@ use crate::request::{Answer, Reply, Request};
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
 
+/// How much of a large request is read at a time.
+const LARGE_READ_BYTES: usize = 256 << 10;
+
 /// How much is written to one client before others have their turn.
-const WRITE_BYTES: usize = 4 << 20;
+const WRITE_BYTES: usize = 256 << 10;
 
 /// How long the first bytes may leave open what is spoken.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,6 +63,12 @@ pub struct Connection {
     counted_bytes: Cell<usize>,
     /// It is not being read, for want of room.
     paused: Cell<bool>,
+    /// It waits for the next turn of the event loop.
+    deferred: Cell<bool>,
+    /// Since the task last looked, the client took something of its replies,
+    took: Cell<bool>,
+    /// and a request became whole.
+    whole: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -104,9 +113,24 @@ impl State {
         }
     }
 
+    /// Whether one more request may be taken in.
+    fn has_room(&self, limits: &ClientLimits) -> bool {
+        self.slots.len() < limits.pipeline_requests && self.output.len() < limits.output_pause_bytes
+    }
+
     /// Whether there is something to write, encoded or not.
     fn has_unwritten(&self) -> bool {
-        !self.output.is_empty() || self.slots.front().is_some_and(|slot| slot.reply.is_some())
+        let last_word = self.farewell.is_some() && self.slots.is_empty();
+        let is_answered = self.slots.front().is_some_and(|slot| slot.reply.is_some());
+        !self.output.is_empty() || is_answered || last_word
+    }
+}
+
+/// How many keys a request touches, about.
+fn commands_of(request: &Request) -> usize {
+    match request {
+        Request::Run { batch, .. } => batch.guards.len() + batch.commands.len(),
+        _ => 0,
     }
 }
 
@@ -131,7 +155,8 @@ impl Connection {
     pub fn new(id: u64, stream: TcpStream) -> Self {
         let (state, wake) = (RefCell::default(), Notify::new());
         let (counted_bytes, paused) = (Cell::new(0), Cell::new(false));
-        Self { id, stream, state, wake, counted_bytes, paused }
+        let (deferred, took, whole) = Default::default();
+        Self { id, stream, state, wake, counted_bytes, paused, deferred, took, whole }
     }
 
     /// Serves it until it ends.
@@ -171,16 +196,14 @@ impl Connection {
             if ready.is_error() && !reads && !writes {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
-            if writes && ready.is_writable() && self.flush(hub)? {
-                untaken_since = None;
+            if writes && ready.is_writable() {
+                self.flush(hub)?;
             }
             if reads && ready.is_readable() {
-                if self.take_in(hub)? {
-                    partial_since = None;
-                }
-                // However fast it sends, others have their turn.
-                yield_now().await;
+                self.take_in(hub)?;
             }
+            // However fast it sends or takes, others have their turn.
+            yield_now().await;
         }
     }
 
@@ -189,11 +212,11 @@ impl Connection {
         let state = self.state.borrow();
         let limits = &hub.limits;
         let unwritten = state.has_unwritten();
-        let has_room = state.slots.len() < limits.pipeline_requests
-            && state.output.len() < limits.output_pause_bytes;
+        let has_room = state.has_room(limits);
         let done = state.broken || (state.closing && state.slots.is_empty() && !unwritten);
-        self.paused.set(!has_room);
-        (has_room && !state.closing, unwritten, done)
+        let waits = self.deferred.get();
+        self.paused.set(!has_room || waits);
+        (has_room && !waits && !state.closing, unwritten && !waits, done)
     }
 
     /// When patience ends: with a request that does not become whole, or with
@@ -205,6 +228,12 @@ impl Connection {
         untaken_since: &mut Option<Instant>,
     ) -> Option<Instant> {
         let state = self.state.borrow();
+        if self.took.take() {
+            *untaken_since = None;
+        }
+        if self.whole.take() {
+            *partial_since = None;
+        }
         let since = |begun: &mut Option<Instant>, holds: bool| {
             *begun = holds.then(|| begun.unwrap_or_else(Instant::now));
             *begun
@@ -217,22 +246,33 @@ impl Connection {
             if state.closing { FAREWELL_TIMEOUT } else { hub.limits.slow_reader_timeout };
         let is_ours = state.closing || self.paused.get();
         let partial = since(partial_since, !state.input.is_empty() && !is_ours);
-        let untaken = since(untaken_since, state.has_unwritten());
+        // Nor is it the client that is slow while its replies are not written.
+        let untaken = since(untaken_since, state.has_unwritten() && !self.deferred.get());
         let partial = partial.map(|since| since + patience);
         let untaken = untaken.map(|since| since + untaken_patience);
         partial.into_iter().chain(untaken).min()
     }
 
-    /// Reads what has arrived and hands it on. True if a request became whole.
-    fn take_in(&self, hub: &Hub) -> io::Result<bool> {
+    /// Reads what has arrived and hands it on.
+    fn take_in(&self, hub: &Hub) -> io::Result<()> {
+        // Much may have happened since the task looked; and behind requests that
+        // wait in the input there is no end to be read.
+        if !self.wants(hub).0 {
+            return Ok(());
+        }
+        if !hub.may_work() {
+            self.defer(hub);
+            return Ok(());
+        }
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         state.input.reserve(READ_BYTES);
-        let room = state.input.capacity() - state.input.len();
-        let count = match self.stream.try_read_buf(&mut state.input) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+        let room = (state.input.capacity() - state.input.len()).min(LARGE_READ_BYTES);
+        let count = match self.stream.try_read_buf(&mut (&mut state.input).limit(room)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             other => other?,
         };
+        hub.spend(0, count);
         if count < room {
             // That was all: to ask the system for more would be a call in vain.
             let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
@@ -241,41 +281,26 @@ impl Connection {
         if count == 0 {
             // The client has said all it will; it may still read its replies.
             state.closing = true;
-            return Ok(false);
+            return Ok(());
         }
-        let was_large = state.input.len() > READ_BYTES;
-        let took = self.decode(hub, state);
-        if was_large && state.input.is_empty() {
-            // An idle connection does not keep the memory of a large request.
-            state.input = BytesMut::new();
-        }
+        self.decode(hub, state);
         self.count(hub, state);
-        Ok(took)
+        Ok(())
     }
 
-    fn decode(&self, hub: &Hub, state: &mut State) -> bool {
-        let mut took = false;
+    fn decode(&self, hub: &Hub, state: &mut State) {
         if state.codec.is_none() && !self.recognise(hub, state) {
-            return took;
+            return;
         }
-        let Some(codec) = &mut state.codec else { return took };
-        while state.slots.len() < hub.limits.pipeline_requests {
-            match codec.decode(&mut state.input) {
-                Ok(None) => break,
-                Ok(Some((incoming, shape))) => {
-                    took = true;
-                    let number = state.first + state.slots.len() as u64;
-                    let reply = match incoming {
-                        Incoming::Answered(reply) => Some(reply),
-                        Incoming::Ask(mut request) => {
-                            self.fill_in_host(&mut request);
-                            let ticket = Ticket { connection: self.id, number };
-                            hub.submit(Input::Request { ticket, request });
-                            None
-                        }
-                    };
-                    state.slots.push_back(Slot { shape, reply });
-                }
+        let was_large = state.input.len() > READ_BYTES;
+        while state.has_room(&hub.limits) {
+            if !hub.may_work() {
+                self.defer(hub);
+                break;
+            }
+            match self.decode_one(hub, state) {
+                Ok(true) => self.whole.set(true),
+                Ok(false) => break,
                 Err(error) => {
                     log::info!("connection {} is closed: {error}", self.id);
                     state.farewell = Some(error);
@@ -284,7 +309,32 @@ impl Connection {
                 }
             }
         }
-        took
+        if was_large && state.input.is_empty() {
+            // An idle connection does not keep the memory of a large request.
+            state.input = BytesMut::new();
+        }
+    }
+
+    /// Takes in one request. False if none is whole.
+    fn decode_one(&self, hub: &Hub, state: &mut State) -> Result<bool, ProtocolError> {
+        let Some(codec) = &mut state.codec else { return Ok(false) };
+        let before = state.input.len();
+        let Some((incoming, shape)) = codec.decode(&mut state.input)? else { return Ok(false) };
+        let number = state.first + state.slots.len() as u64;
+        let mut commands = 1;
+        let reply = match incoming {
+            Incoming::Answered(reply) => Some(reply),
+            Incoming::Ask(mut request) => {
+                self.fill_in_host(&mut request);
+                commands += commands_of(&request);
+                let ticket = Ticket { connection: self.id, number };
+                hub.submit(Input::Request { ticket, request });
+                None
+            }
+        };
+        hub.spend(commands, before - state.input.len());
+        state.slots.push_back(Slot { shape, reply });
+        Ok(true)
     }
 
     /// A newcomer may not know how others reach it; they see where it comes from.
@@ -341,24 +391,26 @@ impl Connection {
         }
     }
 
-    /// Writes what the socket takes. True if it took something.
-    fn flush(&self, hub: &Hub) -> io::Result<bool> {
-        let mut state = self.state.borrow_mut();
-        let mut took_bytes = 0;
-        while took_bytes < WRITE_BYTES {
-            state.encode_answered(&hub.limits);
-            if state.output.is_empty() {
-                break;
-            }
-            match self.stream.try_write(&state.output) {
-                Ok(count) => {
-                    state.output.advance(count);
-                    took_bytes += count;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
+    /// Goes on with what had to wait for this turn.
+    pub fn resume(&self, hub: &Hub) {
+        self.deferred.set(false);
+        self.settle(hub);
+        let taken = self.take_in(hub);
+        self.state.borrow_mut().broken |= taken.is_err();
+        self.wake.notify_one();
+    }
+
+    fn defer(&self, hub: &Hub) {
+        if !self.deferred.replace(true) {
+            hub.defer(self.id);
+            self.wake.notify_one();
         }
+    }
+
+    /// Writes what the socket takes, then takes in what waited for that.
+    fn flush(&self, hub: &Hub) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        self.write(hub, &mut state)?;
         if state.output.is_empty() && state.output.capacity() > READ_BYTES {
             state.output = BytesMut::new();
         }
@@ -367,7 +419,32 @@ impl Connection {
             self.decode(hub, &mut state);
         }
         self.count(hub, &mut state);
-        Ok(took_bytes > 0)
+        Ok(())
+    }
+
+    fn write(&self, hub: &Hub, state: &mut State) -> io::Result<()> {
+        let mut took_bytes = 0;
+        while state.has_unwritten() && took_bytes < WRITE_BYTES {
+            if !hub.may_work() {
+                self.defer(hub);
+                break;
+            }
+            let before = state.output.len();
+            state.encode_answered(&hub.limits);
+            hub.spend(0, state.output.len() - before);
+            let some = state.output.len().min(WRITE_BYTES);
+            match self.stream.try_write(&state.output[..some]) {
+                Ok(count) => {
+                    hub.spend(0, count);
+                    state.output.advance(count);
+                    took_bytes += count;
+                    self.took.set(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Counts what this connection holds; ends it if all hold too much.

@@ -1,6 +1,14 @@
 //! What the event loop and the connections share.
+//!
+//! Nobody but the loop hears the other nodes, so what clients have done for them
+//! between two turns is bounded: reading, decoding, encoding and writing draw on
+//! one allowance, in commands and kilobytes, that every turn renews. Whoever
+//! finds it used up waits in line for the next turn, and takes what is left of
+//! the work in order. A request is begun or not begun, so the allowance may be
+//! overdrawn by one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
@@ -13,6 +21,9 @@ use crate::protocol;
 use crate::replica::{Input, Ticket};
 use crate::request::Reply;
 
+/// To move so many bytes takes about as long as a command.
+const BYTES_PER_COMMAND: usize = 1 << 10;
+
 /// The meeting point of one event loop, single-threaded.
 pub struct Hub {
     /// What one client may take.
@@ -20,19 +31,27 @@ pub struct Hub {
     /// What one request may measure.
     pub protocol: protocol::Limits,
     inbox: RefCell<Vec<Input>>,
+    turns: Notify,
     arrived: Notify,
     connections: RefCell<HashMap<u64, Rc<Connection>, foldhash::fast::FixedState>>,
     next_id: Cell<u64>,
     buffered_bytes: Cell<usize>,
+    /// What may still be done for clients before the next turn.
+    allowance: Cell<usize>,
+    /// The connections that wait for the next turn, in order.
+    deferred: RefCell<VecDeque<u64>>,
 }
 
 impl Hub {
     /// With nobody connected.
     pub fn new(limits: ClientLimits, protocol: protocol::Limits) -> Self {
         Self {
+            allowance: Cell::new(limits.turn_work),
+            deferred: RefCell::default(),
             limits,
             protocol,
             inbox: RefCell::default(),
+            turns: Notify::new(),
             arrived: Notify::new(),
             connections: RefCell::default(),
             next_id: Cell::new(1),
@@ -62,9 +81,52 @@ impl Hub {
         self.arrived.notified().await;
     }
 
+    /// Until the next turn has taken what was submitted.
+    pub async fn turn(&self) {
+        self.turns.notified().await;
+    }
+
     /// Takes all that was submitted.
     pub fn take_inbox(&self) -> Vec<Input> {
+        self.turns.notify_waiters();
         std::mem::take(&mut *self.inbox.borrow_mut())
+    }
+
+    /// Whether anything more may be done for clients before the next turn.
+    pub fn may_work(&self) -> bool {
+        self.allowance.get() > 0
+    }
+
+    /// So many commands were taken in, and so many bytes moved.
+    pub fn spend(&self, commands: usize, bytes: usize) {
+        let work = commands + bytes / BYTES_PER_COMMAND;
+        self.allowance.set(self.allowance.get().saturating_sub(work));
+    }
+
+    /// This connection has more to do than may be done now; the next turn lets it.
+    pub fn defer(&self, connection: u64) {
+        self.deferred.borrow_mut().push_back(connection);
+        self.arrived.notify_one();
+    }
+
+    /// Renews the allowance, and lets those go on that waited for it.
+    pub fn begin_turn(&self) {
+        self.allowance.set(self.limits.turn_work);
+        let connections = self.connections.borrow();
+        let mut waiting = self.deferred.take();
+        while self.may_work()
+            && let Some(id) = waiting.pop_front()
+        {
+            if let Some(connection) = connections.get(&id) {
+                connection.resume(self);
+            }
+        }
+        // Who has been in line for longer comes first.
+        waiting.append(&mut self.deferred.borrow_mut());
+        if !waiting.is_empty() {
+            self.arrived.notify_one();
+        }
+        self.deferred.replace(waiting);
     }
 
     /// Serves a new connection, unless there are too many.
@@ -125,5 +187,80 @@ impl Hub {
         let total = self.buffered_bytes.get() + now - before;
         self.buffered_bytes.set(total);
         total <= self.limits.buffers_total_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::*;
+
+    /// A hub that does so little between two turns.
+    fn hub(turn_work: usize) -> Rc<Hub> {
+        let limits = ClientLimits { turn_work, ..ClientLimits::default() };
+        Rc::new(Hub::new(limits, protocol::Limits::default()))
+    }
+
+    async fn client(hub: &Rc<Hub>, listener: &TcpListener) -> TcpStream {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        hub.accept(listener.accept().await.unwrap().0);
+        client
+    }
+
+    /// The tickets of the requests that a turn takes.
+    fn turn(hub: &Hub) -> Vec<Ticket> {
+        hub.begin_turn();
+        let ticket = |input| match input {
+            Input::Request { ticket, .. } => ticket,
+            other => panic!("{other:?}"),
+        };
+        hub.take_inbox().into_iter().map(ticket).collect()
+    }
+
+    fn local(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(LocalSet::new().run_until(test));
+    }
+
+    async fn until(holds: impl Fn() -> bool) {
+        while !holds() {
+            yield_now().await;
+        }
+    }
+
+    /// A GET of a key of one letter: a request and a command.
+    const GET: &[u8] = b"\x02\x01\0\0\0k";
+
+    /// [64 batches of 10,000 keys from several clients are one turn of a second,
+    /// in which no heartbeat is answered.]
+    #[test]
+    fn what_is_too_much_for_one_turn_waits_in_order() {
+        local(async {
+            let (hub, listener) = (hub(10), TcpListener::bind("127.0.0.1:0").await.unwrap());
+            let mut first = client(&hub, &listener).await;
+            first.write_all(&GET.repeat(100)).await.unwrap();
+            until(|| hub.deferred.borrow().len() == 1).await;
+            // This one finds nothing left, and asks for less.
+            let mut second = client(&hub, &listener).await;
+            second.write_all(GET).await.unwrap();
+            until(|| hub.deferred.borrow().len() == 2).await;
+
+            let mut turns = vec![hub.take_inbox().len()];
+            let mut taken = Vec::new();
+            while taken.len() < 96 {
+                hub.arrival().await;
+                let tickets = turn(&hub);
+                turns.push(tickets.len());
+                taken.extend(tickets);
+            }
+            assert!(turns.iter().all(|&count| count <= 6), "{turns:?}");
+            let of = |id| taken.iter().filter(move |ticket| ticket.connection == id);
+            assert!(of(1).map(|ticket| ticket.number).is_sorted(), "{taken:?}");
+            let place = taken.iter().position(|ticket| ticket.connection == 2);
+            assert!(place.unwrap() <= 6, "it does not wait for all of the first: {taken:?}");
+        });
     }
 }

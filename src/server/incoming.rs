@@ -30,8 +30,8 @@ use crate::replica::{Input, PeerMessage};
 /// How much is read at once at least.
 const READ_BYTES: usize = 64 << 10;
 
-/// A link that has much to say lets others speak after so many bytes.
-const YIELD_BYTES: usize = 4 << 20;
+/// Of what a link has to say, one turn takes so much and a frame more.
+const TURN_BYTES: usize = 256 << 10;
 
 /// Takes in other nodes' connections, for ever.
 pub async fn accept(listener: TcpListener, peers: Rc<Peers>) {
@@ -142,9 +142,9 @@ async fn listen(
         let Item::Message(message) = item? else { unreachable!("a hello comes once") };
         peers.hub.submit(Input::Peer { from, message });
         // The inbox has no bound of its own: let it be emptied.
-        if frames.decoder().taken_bytes >= YIELD_BYTES {
+        if frames.decoder().taken_bytes >= TURN_BYTES {
             frames.decoder_mut().taken_bytes = 0;
-            tokio::task::yield_now().await;
+            peers.hub.turn().await;
         }
     }
     Ok(())

@@ -23,6 +23,7 @@
 //! | [`join`] | how a newcomer asks to be taken in, and a member to be found |
 //! | [`journal`] [`disk`] [`snapshots`] | the journal, once there is one, its thread, that of snapshot files |
 //! | [`address`] | hosts that mean "wherever this comes from" |
+//! | [`pace`] | how long the turns take |
 //! | [`os`] | every system-specific call |
 
 pub mod address;
@@ -36,6 +37,7 @@ pub mod join;
 pub mod journal;
 pub mod links;
 pub mod os;
+pub mod pace;
 pub mod peers;
 pub mod snapshots;
 pub mod start;
@@ -49,7 +51,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::{JoinHandle, spawn_local, yield_now};
+use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, sleep};
 
 use config::ClientLimits;
@@ -63,6 +65,7 @@ use disk::{Job, Report};
 use hub::Hub;
 use join::{Asking, Standing};
 use journal::Journal;
+use pace::Pace;
 use peers::{Claim, Peers};
 use start::{Opened, Started};
 
@@ -139,7 +142,7 @@ pub fn run(config: &ServerConfig) -> Result<(), StartError> {
     };
     let started = start::open(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
+    let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
         let event_loop = EventLoop::begin(config, started, clients, nodes)?;
         let result = event_loop.run().await;
@@ -226,6 +229,7 @@ struct EventLoop {
     removed: bool,
     /// What the journal was last told to keep.
     pinned: Option<Index>,
+    pace: Pace,
     /// When a stop waits no longer.
     stop_by: Option<Instant>,
 }
@@ -256,10 +260,14 @@ impl EventLoop {
             Rc::clone(&journal),
         ));
         let mut accepting = Vec::new();
+        // Clients are tasks of a set of their own: of thousands that are ready at
+        // a time, other nodes are not one among many.
+        let set = LocalSet::new();
         for listener in clients {
             let accept = accept(TcpListener::from_std(listener)?, Rc::clone(&hub));
-            accepting.push(spawn_local(accept));
+            accepting.push(set.spawn_local(accept));
         }
+        spawn_local(set);
         for listener in nodes {
             spawn_local(incoming::accept(TcpListener::from_std(listener)?, Rc::clone(&peers)));
         }
@@ -290,6 +298,7 @@ impl EventLoop {
             standing,
             removed,
             pinned: None,
+            pace: Pace::default(),
             stop_by,
         })
     }
@@ -297,6 +306,7 @@ impl EventLoop {
     async fn run(mut self) -> Result<(), StartError> {
         let mut stop = Box::pin(stop_signal());
         loop {
+            let begun = Instant::now();
             let effects = self.turn()?;
             // Every client has its replies when its connection is closed.
             let is_done = effects.drained && self.hub.connections() == 0;
@@ -305,6 +315,7 @@ impl EventLoop {
             }
             // Peers and clients are heard between any two turns.
             yield_now().await;
+            self.pace.note(begun);
             let now = os::now().time;
             let wait = effects.wake_at.map_or(STOP_PATIENCE, |at| at.since(now));
             if wait.is_zero() {
@@ -344,6 +355,7 @@ impl EventLoop {
         if let Some(claim) = self.peers.take_claim() {
             self.judge_claim(claim)?;
         }
+        self.hub.begin_turn();
         let arrived = self.hub.take_inbox();
         let mut effects = self.driver.turn(arrived.into_iter(), os::now);
         if let Some(write) = effects.write.take() {

@@ -7,6 +7,7 @@ mod agreement;
 mod cluster;
 mod files;
 mod full_disk;
+mod turns;
 
 use cluster::{CLUSTER, Cluster, id};
 use raftcache::raft::{ReadMode, Recovered};
