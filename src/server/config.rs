@@ -188,6 +188,9 @@ pub struct ClientLimits {
     /// Replies that one connection has not taken; then nothing more is taken in
     /// from it, and the replies behind wait as what they are, not as bytes.
     pub output_pause_bytes: usize,
+    /// Replies that one connection has not taken and that end it: it asks for
+    /// more than it reads. Larger than the largest reply.
+    pub output_limit_bytes: usize,
     /// Unfinished requests and untaken replies of all connections together; the
     /// connection that would exceed it is closed.
     pub buffers_total_bytes: usize,
@@ -206,6 +209,7 @@ impl Default for ClientLimits {
             connections: 10_000,
             pipeline_requests: 1024,
             output_pause_bytes: 1 << 20,
+            output_limit_bytes: 128 << 20,
             buffers_total_bytes: 512 << 20,
             turn_work: 8192,
             slow_reader_timeout: Duration::from_secs(60),

@@ -13,7 +13,10 @@
 //!
 //! Everything here is bounded: unanswered requests and untaken replies pause
 //! reading, more close the connection, and what all connections hold together
-//! is counted in the [`Hub`].
+//! is counted in the [`Hub`]. How large a reply is shows when it is there, so of
+//! a pipeline as many reads are taken in at a time as would be too much if their
+//! values were as large as those before: [one that asks for 16 MiB a thousand
+//! times is executed as fast as it reads].
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -34,7 +37,7 @@ use super::hub::Hub;
 use crate::protocol::binary::BinaryCodec;
 use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, Shape, recognise};
 use crate::replica::{Input, Ticket};
-use crate::request::{Answer, Reply, Request};
+use crate::request::{Answer, Command, Reply, Request};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -44,6 +47,12 @@ const LARGE_READ_BYTES: usize = 256 << 10;
 
 /// How much is written to one client before others have their turn.
 const WRITE_BYTES: usize = 256 << 10;
+
+/// How large the first value that a client reads is taken to be.
+const FIRST_VALUE_BYTES: usize = 256 << 10;
+
+/// How large a value is taken to be at least.
+const LEAST_VALUE_BYTES: usize = 4 << 10;
 
 /// How long the first bytes may leave open what is spoken.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,6 +90,10 @@ struct State {
     output: BytesMut,
     /// Bytes of values in the slots.
     held_bytes: usize,
+    /// What the replies that are still to come are taken to hold.
+    expected_bytes: usize,
+    /// How large the next value is taken to be: as the largest of late.
+    value_bytes: usize,
     /// What the client is told once everything before it is answered.
     farewell: Option<ProtocolError>,
     /// No more is read; it ends when everything is answered and written.
@@ -92,6 +105,10 @@ struct State {
 struct Slot {
     shape: Shape,
     reply: Option<Reply>,
+    /// How many values the reply may hold.
+    values: usize,
+    /// What the reply holds, or is expected to.
+    bytes: usize,
 }
 
 impl State {
@@ -103,7 +120,7 @@ impl State {
         {
             self.first += 1;
             let reply = slot.reply.expect("it is answered");
-            self.held_bytes -= held_bytes(&reply);
+            self.held_bytes -= slot.bytes;
             codec.encode(slot.shape, &reply, &mut self.output);
         }
         if self.slots.is_empty()
@@ -115,7 +132,25 @@ impl State {
 
     /// Whether one more request may be taken in.
     fn has_room(&self, limits: &ClientLimits) -> bool {
-        self.slots.len() < limits.pipeline_requests && self.output.len() < limits.output_pause_bytes
+        self.slots.len() < limits.pipeline_requests
+            && self.untaken_bytes() + self.expected_bytes < limits.output_pause_bytes
+    }
+
+    /// What there is of replies that the client has not taken.
+    fn untaken_bytes(&self) -> usize {
+        self.output.len() + self.held_bytes
+    }
+
+    fn answer(&mut self, number: u64, reply: Reply, bytes: usize) {
+        let place = usize::try_from(number - self.first).expect("slots are in memory");
+        let slot = &mut self.slots[place];
+        self.expected_bytes -= std::mem::replace(&mut slot.bytes, bytes);
+        self.held_bytes += bytes;
+        slot.reply = Some(reply);
+        if let Some(each) = bytes.checked_div(slot.values) {
+            let faded = self.value_bytes - self.value_bytes / 16;
+            self.value_bytes = each.max(faded).max(LEAST_VALUE_BYTES);
+        }
     }
 
     /// Whether there is something to write, encoded or not.
@@ -130,6 +165,16 @@ impl State {
 fn commands_of(request: &Request) -> usize {
     match request {
         Request::Run { batch, .. } => batch.guards.len() + batch.commands.len(),
+        _ => 0,
+    }
+}
+
+/// How many values the reply to a request may hold.
+fn values_of(request: &Request) -> usize {
+    match request {
+        Request::Run { batch, .. } => {
+            batch.commands.iter().filter(|command| matches!(command, Command::Get(_))).count()
+        }
         _ => 0,
     }
 }
@@ -153,7 +198,8 @@ fn held_bytes(reply: &Reply) -> usize {
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(id: u64, stream: TcpStream) -> Self {
-        let (state, wake) = (RefCell::default(), Notify::new());
+        let state = State { value_bytes: FIRST_VALUE_BYTES, ..State::default() };
+        let (state, wake) = (RefCell::new(state), Notify::new());
         let (counted_bytes, paused) = (Cell::new(0), Cell::new(false));
         let (deferred, took, whole) = Default::default();
         Self { id, stream, state, wake, counted_bytes, paused, deferred, took, whole }
@@ -321,19 +367,24 @@ impl Connection {
         let before = state.input.len();
         let Some((incoming, shape)) = codec.decode(&mut state.input)? else { return Ok(false) };
         let number = state.first + state.slots.len() as u64;
-        let mut commands = 1;
-        let reply = match incoming {
-            Incoming::Answered(reply) => Some(reply),
+        let (mut commands, mut values) = (1, 0);
+        let mut answered = None;
+        match incoming {
+            Incoming::Answered(reply) => answered = Some(reply),
             Incoming::Ask(mut request) => {
                 self.fill_in_host(&mut request);
-                commands += commands_of(&request);
+                (commands, values) = (1 + commands_of(&request), values_of(&request));
                 let ticket = Ticket { connection: self.id, number };
                 hub.submit(Input::Request { ticket, request });
-                None
             }
-        };
+        }
         hub.spend(commands, before - state.input.len());
-        state.slots.push_back(Slot { shape, reply });
+        let bytes = values.saturating_mul(state.value_bytes).min(hub.protocol.reply_bytes);
+        state.expected_bytes += bytes;
+        state.slots.push_back(Slot { shape, reply: None, values, bytes });
+        if let Some(reply) = answered {
+            self.put(hub, state, number, reply);
+        }
         Ok(true)
     }
 
@@ -374,11 +425,14 @@ impl Connection {
     }
 
     /// A request is answered. Nothing is written yet.
-    pub fn answer(&self, number: u64, reply: Reply) {
-        let mut state = self.state.borrow_mut();
-        let place = usize::try_from(number - state.first).expect("slots are in memory");
-        state.held_bytes += held_bytes(&reply);
-        state.slots[place].reply = Some(reply);
+    pub fn answer(&self, hub: &Hub, number: u64, reply: Reply) {
+        self.put(hub, &mut self.state.borrow_mut(), number, reply);
+    }
+
+    fn put(&self, hub: &Hub, state: &mut State, number: u64, reply: Reply) {
+        // A reply that is too large to be told is told as an error.
+        let bytes = held_bytes(&reply).min(hub.protocol.reply_bytes);
+        state.answer(number, reply, bytes);
     }
 
     /// After a turn: writes what it has to, and lets the task see to the rest.
@@ -447,14 +501,20 @@ impl Connection {
         Ok(())
     }
 
-    /// Counts what this connection holds; ends it if all hold too much.
+    /// Counts what this connection holds; ends it if that is too much, or if all
+    /// hold too much.
     fn count(&self, hub: &Hub, state: &mut State) {
-        let holds = state.input.len() + state.output.len() + state.held_bytes;
+        let holds = state.input.len() + state.untaken_bytes();
         let before = self.counted_bytes.replace(holds);
-        if !hub.count(before, holds) && holds > before && holds > READ_BYTES {
-            log::warn!("connection {} is closed: all buffers together are full", self.id);
-            state.broken = true;
-            self.wake.notify_one();
-        }
+        let why = if !hub.count(before, holds) && holds > before && holds > READ_BYTES {
+            "all buffers together are full"
+        } else if state.untaken_bytes() > hub.limits.output_limit_bytes {
+            "it asks for more than it reads"
+        } else {
+            return;
+        };
+        log::warn!("connection {} is closed: {why}", self.id);
+        state.broken = true;
+        self.wake.notify_one();
     }
 }

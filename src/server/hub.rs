@@ -161,7 +161,7 @@ impl Hub {
         for (ticket, reply) in replies {
             // Nobody waits any more if the connection is gone.
             let Some(connection) = connections.get(&ticket.connection) else { continue };
-            connection.answer(ticket.number, reply);
+            connection.answer(self, ticket.number, reply);
             if touched.last().is_none_or(|last| last.id != connection.id) {
                 touched.push(connection);
             }
@@ -192,15 +192,18 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::task::{LocalSet, yield_now};
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::request::{Answer, Item};
 
-    /// A hub that does so little between two turns.
-    fn hub(turn_work: usize) -> Rc<Hub> {
-        let limits = ClientLimits { turn_work, ..ClientLimits::default() };
+    fn hub(limits: ClientLimits) -> Rc<Hub> {
         Rc::new(Hub::new(limits, protocol::Limits::default()))
     }
 
@@ -222,7 +225,9 @@ mod tests {
 
     fn local(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(LocalSet::new().run_until(test));
+        runtime.block_on(LocalSet::new().run_until(async {
+            timeout(Duration::from_secs(60), test).await.expect("it ends");
+        }));
     }
 
     async fn until(holds: impl Fn() -> bool) {
@@ -234,18 +239,22 @@ mod tests {
     /// A GET of a key of one letter: a request and a command.
     const GET: &[u8] = b"\x02\x01\0\0\0k";
 
+    /// A SET: as much work, and nobody fears its reply.
+    const SET: &[u8] = b"\x01\x01\0\0\0k\x01\0\0\0v\0\0\0\0";
+
     /// [64 batches of 10,000 keys from several clients are one turn of a second,
     /// in which no heartbeat is answered.]
     #[test]
     fn what_is_too_much_for_one_turn_waits_in_order() {
         local(async {
-            let (hub, listener) = (hub(10), TcpListener::bind("127.0.0.1:0").await.unwrap());
+            let hub = hub(ClientLimits { turn_work: 10, ..ClientLimits::default() });
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut first = client(&hub, &listener).await;
-            first.write_all(&GET.repeat(100)).await.unwrap();
+            first.write_all(&SET.repeat(100)).await.unwrap();
             until(|| hub.deferred.borrow().len() == 1).await;
             // This one finds nothing left, and asks for less.
             let mut second = client(&hub, &listener).await;
-            second.write_all(GET).await.unwrap();
+            second.write_all(SET).await.unwrap();
             until(|| hub.deferred.borrow().len() == 2).await;
 
             let mut turns = vec![hub.take_inbox().len()];
@@ -261,6 +270,67 @@ mod tests {
             assert!(of(1).map(|ticket| ticket.number).is_sorted(), "{taken:?}");
             let place = taken.iter().position(|ticket| ticket.connection == 2);
             assert!(place.unwrap() <= 6, "it does not wait for all of the first: {taken:?}");
+        });
+    }
+
+    /// Answers what a turn takes, every request with this value.
+    fn answer(hub: &Hub, value: &Bytes) -> usize {
+        let item = Item { value: value.clone(), version: 1 };
+        let reply = |ticket| (ticket, Reply::Answers(vec![Answer::Item(Some(item.clone()))]));
+        let replies: Vec<_> = turn(hub).into_iter().map(reply).collect();
+        let count = replies.len();
+        hub.answer(replies);
+        count
+    }
+
+    /// [One client asks for a large value a thousand times and does not read: it
+    /// keeps from being freed what all clients together may hold.]
+    #[test]
+    fn a_pipeline_is_executed_no_faster_than_it_is_read() {
+        local(async {
+            let hub = hub(ClientLimits::default());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = client(&hub, &listener).await;
+            client.write_all(&GET.repeat(500)).await.unwrap();
+            let value = Bytes::from(vec![7; 1 << 20]);
+            hub.arrival().await;
+            let (mut answered, mut read) = (0, vec![0; 5 + value.len()]);
+            for number in 0..500 {
+                let mut reading = std::pin::pin!(client.read_exact(&mut read));
+                while timeout(Duration::ZERO, &mut reading).await.is_err() {
+                    answered += answer(&hub, &value);
+                    yield_now().await;
+                }
+                // The system takes some megabytes, too.
+                assert!(answered - number < 60, "{answered} are executed, {number} read");
+            }
+            assert_eq!(answered, 500);
+        });
+    }
+
+    /// How large replies are is not known before; what comes to more than a
+    /// client may hold ends its connection, and only that one.
+    #[test]
+    fn who_holds_too_much_is_closed() {
+        local(async {
+            let limits = ClientLimits { output_limit_bytes: 4 << 20, ..ClientLimits::default() };
+            let (hub, listener) = (hub(limits), TcpListener::bind("127.0.0.1:0").await.unwrap());
+            let value = Bytes::from(vec![7; 3 << 20]);
+            let mut modest = client(&hub, &listener).await;
+            modest.write_all(GET).await.unwrap();
+            hub.arrival().await;
+            assert_eq!(answer(&hub, &value), 1);
+            modest.read_exact(&mut vec![0; 5 + value.len()]).await.unwrap();
+
+            let mut greedy = client(&hub, &listener).await;
+            greedy.write_all(&GET.repeat(10)).await.unwrap();
+            while answer(&hub, &value) == 0 {
+                hub.arrival().await;
+            }
+            until(|| hub.connections() == 1).await;
+            modest.write_all(GET).await.unwrap();
+            until(|| hub.inbox.borrow().iter().any(|input| matches!(input, Input::Request { .. })))
+                .await;
         });
     }
 }

@@ -133,6 +133,23 @@ fn a_client_that_reads_late() {
     assert_eq!(wire.receive(1), [1]);
 }
 
+/// As large as values may be, and more of them than all connections may hold:
+/// who reads gets them all.
+#[test]
+fn a_long_pipeline_of_the_largest_values() {
+    let cluster = Cluster::one(&[]);
+    let node = &cluster.nodes[0];
+    let value = vec![b'x'; 16 << 20];
+    cluster.user().set("large", value.clone()).expect("a write");
+    let mut wire = Wire::to(node);
+    wire.send(&get("large").repeat(40));
+    let mut reply = vec![0; 5 + value.len()];
+    for number in 0..40 {
+        wire.0.read_exact(&mut reply).expect("the node answers");
+        assert!(reply[5..] == value, "reply {number}");
+    }
+}
+
 /// 30 clients send 20 MB each of a request that they do not finish. What they
 /// hold together is bounded, and the bound is kept by closing some of them.
 #[test]
