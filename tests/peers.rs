@@ -128,7 +128,7 @@ impl Node {
 
     async fn end(self) {
         self.accepting.abort();
-        self.peers.close();
+        self.peers.close(PATIENCE).await;
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -422,6 +422,41 @@ fn who_takes_nothing_is_dead() {
         a.say(B, append(0, 30 << 20));
         let _stream = accepting.await.unwrap();
         assert!(matches!(a.hears().await, Input::LinkLost(B)));
+    });
+}
+
+/// [A node ends with the answer to a forwarded request in its queue.]
+#[test]
+fn the_last_word_is_written_before_the_end() {
+    local(async {
+        let a = Node::start(A, CLUSTER).await;
+        let (accepting, address) = deaf(B).await;
+        a.peers.dispatch(Some(vec![(B, address.to_string())]), Vec::new(), Vec::new());
+        // More than the system takes without a reader.
+        a.say(B, append(0, 40 << 20));
+        let mut stream = accepting.await.unwrap();
+        assert_ne!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+        let mut read = 0;
+        {
+            let mut closing = std::pin::pin!(a.peers.close(PATIENCE));
+            let mut input = vec![0; 1 << 20];
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut closing => break,
+                    count = stream.read(&mut input) => read += count.unwrap(),
+                }
+            }
+        }
+        assert!(read > 10 << 20, "the end came with {read} bytes taken");
+
+        // Who takes nothing does not keep it from ending.
+        let a = Node::start(A, CLUSTER).await;
+        let (accepting, address) = deaf(B).await;
+        a.peers.dispatch(Some(vec![(B, address.to_string())]), Vec::new(), Vec::new());
+        a.say(B, append(0, 40 << 20));
+        let _stream = accepting.await.unwrap();
+        a.peers.close(Duration::from_millis(10)).await;
     });
 }
 

@@ -54,6 +54,8 @@ pub struct Link {
     state: RefCell<State>,
     /// The task has something to see to.
     wake: Notify,
+    /// Nothing waits to be written, or nothing that can be.
+    idle: Notify,
 }
 
 struct State {
@@ -101,7 +103,8 @@ impl Link {
             closing: false,
             broken: None,
         });
-        Self { to, class, limits, hub, ends, state, wake: Notify::new() }
+        let (wake, idle) = (Notify::new(), Notify::new());
+        Self { to, class, limits, hub, ends, state, wake, idle }
     }
 
     /// Queues a frame; it is written by [`Link::settle`].
@@ -174,6 +177,7 @@ impl Link {
     }
 
     fn drained(&self, state: &mut State) {
+        self.idle.notify_one();
         if state.dropping == Dropping::More {
             self.hub.submit(Input::LinkLost(self.to));
         }
@@ -193,6 +197,20 @@ impl Link {
     pub fn close(&self) {
         self.state.borrow_mut().closing = true;
         self.wake.notify_one();
+    }
+
+    /// Until what waits is written, or the connection is lost. What waits for a
+    /// connection is not waited for.
+    pub async fn written(&self) {
+        loop {
+            {
+                let state = self.state.borrow();
+                if state.stream.is_none() || state.queued_bytes() == 0 {
+                    return;
+                }
+            }
+            self.idle.notified().await;
+        }
     }
 
     /// Dials and keeps the connection until the link is closed.
@@ -286,6 +304,7 @@ impl Link {
         (state.stream, state.broken) = (None, None);
         (state.output, state.written) = (Vec::new(), 0);
         state.dropping = Dropping::No;
+        self.idle.notify_one();
         if !state.closing {
             self.hub.submit(Input::LinkLost(self.to));
         }

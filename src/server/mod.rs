@@ -78,6 +78,9 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 /// How long a stop waits for what is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the end waits for other nodes to take the last word.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Why a server did not start, or had to end. Each is one sentence for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -333,7 +336,7 @@ impl EventLoop {
                 }
             }
         }
-        self.peers.close();
+        self.peers.close(CLOSE_PATIENCE).await;
         self.journal.close();
         Ok(())
     }

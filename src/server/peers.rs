@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::address;
 use super::config::PeerLimits;
@@ -343,10 +343,20 @@ impl Peers {
         complaints.insert(about, now);
     }
 
-    /// Ends every connection; what is queued is written if that can be done.
-    pub fn close(&self) {
-        self.links.borrow_mut().values().for_each(|link| link.close());
-        self.links.borrow_mut().clear();
+    /// Ends every connection. What is queued is written first, as far as others
+    /// take it in so much time: [the answer to a forwarded request was queued,
+    /// and ends with the process: its client never learns that it was executed].
+    pub async fn close(&self, patience: Duration) {
+        let links = self.links.take();
+        links.values().for_each(|link| link.close());
         self.incoming.borrow().values().for_each(|over| over.notify_one());
+        let written = async {
+            for link in links.values() {
+                link.written().await;
+            }
+        };
+        if timeout(patience, written).await.is_err() {
+            log::warn!("{}: another node did not take all that was said to it", self.own.name);
+        }
     }
 }
