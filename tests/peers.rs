@@ -265,16 +265,96 @@ fn somebody_else_is_refused() {
 fn who_does_not_say_whose_it_is_is_closed() {
     local(async {
         let hello_timeout = Duration::from_millis(100);
-        let limits = PeerLimits { hello_timeout, incoming_connections: 2, ..PeerLimits::default() };
+        let limits = PeerLimits { hello_timeout, ..PeerLimits::default() };
         let b = Node::start_with(B, limits).await;
         let mut first = TcpStream::connect(&b.address).await.unwrap();
         let mut second = TcpStream::connect(&b.address).await.unwrap();
         second.write_all(b"RAFTP").await.unwrap();
-        let third = dial(&b.address, &hello(A, CLUSTER, Some(B)), PATIENCE).await.unwrap_err();
-        assert!(third.contains("refuses") || third.contains("cannot reach"), "{third}");
         assert!(is_closed(&mut first).await);
         assert!(is_closed(&mut second).await);
         dial(&b.address, &hello(A, CLUSTER, Some(B)), PATIENCE).await.unwrap();
+    });
+}
+
+/// [Strangers connect and say nothing; they take every place, and a member that
+/// was away for a moment is refused.]
+#[test]
+fn silent_strangers_make_way_for_a_member() {
+    local(async {
+        let hello_timeout = Duration::from_secs(3600);
+        let limits = PeerLimits {
+            hello_timeout,
+            silent_connections: 2,
+            incoming_connections: 2,
+            ..PeerLimits::default()
+        };
+        let b = Node::start_with(B, limits).await;
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(TcpStream::connect(&b.address).await.unwrap());
+        }
+        let (mut member, _) =
+            dial(&b.address, &hello(A, CLUSTER, Some(B)), PATIENCE).await.unwrap();
+        assert!(is_closed(&mut silent[0]).await, "the oldest makes way");
+        for _ in 0..4 {
+            silent.push(TcpStream::connect(&b.address).await.unwrap());
+        }
+        for stranger in &mut silent[1..4] {
+            assert!(is_closed(stranger).await);
+        }
+        let mut bytes = Vec::new();
+        encode_frame(&Ends::new(CLUSTER, A, B), &word(A, B, Message::TimeoutNow), &mut bytes);
+        member.write_all(&bytes).await.unwrap();
+        assert_eq!(b.hears_message().await, (A, Message::TimeoutNow), "it has its own place");
+
+        // Those who say whose they are have a limit of their own.
+        dial(&b.address, &hello(NodeId(3), CLUSTER, Some(B)), PATIENCE).await.map(drop).unwrap();
+        let _held = dial(&b.address, &hello(NodeId(3), CLUSTER, Some(B)), PATIENCE).await.unwrap();
+        let fourth = dial(&b.address, &hello(NodeId(4), CLUSTER, Some(B)), PATIENCE).await;
+        assert!(fourth.unwrap_err().contains("as many connections"));
+    });
+}
+
+/// [Each of 128 connections may hold almost a whole frame of 64 MiB.]
+#[test]
+fn frames_that_are_not_whole_are_bounded_together() {
+    local(async {
+        let limits = PeerLimits { unfinished_total_bytes: 3 << 20, ..PeerLimits::default() };
+        let b = Node::start_with(B, limits).await;
+        let half = |from: NodeId| {
+            let mut bytes = Vec::new();
+            encode_frame(
+                &Ends::new(CLUSTER, from, B),
+                &word(from, B, append(0, 4 << 20)),
+                &mut bytes,
+            );
+            let rest = bytes.split_off(2 << 20);
+            (bytes, rest)
+        };
+        let holds = async |least: usize| {
+            while b.peers.unfinished_bytes.get() < least {
+                tokio::task::yield_now().await;
+            }
+        };
+        let (mut first, _) = dial(&b.address, &hello(A, CLUSTER, Some(B)), PATIENCE).await.unwrap();
+        first.write_all(&half(A).0).await.unwrap();
+        holds(2 << 20).await;
+        let other = NodeId(3);
+        let (mut second, _) =
+            dial(&b.address, &hello(other, CLUSTER, Some(B)), PATIENCE).await.unwrap();
+        let _ = second.write_all(&half(other).0).await;
+        assert!(is_closed(&mut second).await, "both together are too much");
+        first.write_all(&half(A).1[..64]).await.unwrap();
+        assert!(b.heard().is_empty());
+        drop(first);
+        while b.peers.unfinished_bytes.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // What was counted for those is free again.
+        let (mut third, _) =
+            dial(&b.address, &hello(other, CLUSTER, Some(B)), PATIENCE).await.unwrap();
+        third.write_all(&half(other).0).await.unwrap();
+        holds(2 << 20).await;
     });
 }
 

@@ -145,8 +145,14 @@ pub struct PeerLimits {
     /// What waits to be written to one node's link for entries. One frame is
     /// taken in any case.
     pub entries_queue_bytes: usize,
-    /// Connections that are accepted at a time.
+    /// Connections of nodes at a time.
     pub incoming_connections: usize,
+    /// Connections at a time that have not said whose they are: for one more the
+    /// oldest makes way.
+    pub silent_connections: usize,
+    /// What the frames that are not whole yet may hold together; the connection
+    /// that would exceed it is closed.
+    pub unfinished_total_bytes: usize,
     /// How long a connection may take to say whose it is.
     pub hello_timeout: Duration,
     /// How long dialling and being welcomed may take.
@@ -168,6 +174,8 @@ impl Default for PeerLimits {
             urgent_queue_bytes: 1 << 20,
             entries_queue_bytes: 64 << 20,
             incoming_connections: 128,
+            silent_connections: 64,
+            unfinished_total_bytes: 1 << 30,
             hello_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(2),
             probe_timeout: Duration::from_secs(2),

@@ -3,8 +3,13 @@
 //! A connection has to say in time whose it is and for whom; then it is welcomed
 //! and its frames go to the replica, or it is refused. Whatever makes no sense
 //! closes that connection, with one line in the log, and nothing else.
+//!
+//! Who has said nothing yet takes no place of a node: [strangers that connect
+//! and are silent keep the members out]. And frames that are not whole are
+//! bounded together, not only each.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -35,20 +40,13 @@ const TURN_BYTES: usize = 256 << 10;
 
 /// Takes in other nodes' connections, for ever.
 pub async fn accept(listener: TcpListener, peers: Rc<Peers>) {
-    let open = Rc::new(Cell::new(0));
+    let (open, silent) = (Rc::new(Cell::new(0)), Rc::new(Silent::default()));
     loop {
         match listener.accept().await {
             Ok((stream, source)) => {
-                let source = source.ip();
-                if open.get() >= peers.limits.incoming_connections {
-                    let about = format!("a connection from {source} is closed");
-                    peers.complain(about, log::Level::Warn, "as many are open as may be");
-                    // To say why costs nothing; not to wait for it neither.
-                    let _ = stream.try_write(&Welcome::Refused(Refusal::TooMany).encode());
-                    continue;
-                }
-                let place = Place::take(&open);
-                tokio::task::spawn_local(serve(stream, source, Rc::clone(&peers), place));
+                let stranger = Stranger::new(&silent, peers.limits.silent_connections);
+                let (peers, open) = (Rc::clone(&peers), Rc::clone(&open));
+                tokio::task::spawn_local(serve(stream, source.ip(), peers, open, stranger));
             }
             Err(error) => {
                 log::warn!("cannot accept a connection: {error}");
@@ -75,8 +73,44 @@ impl Drop for Place {
     }
 }
 
-async fn serve(stream: TcpStream, source: IpAddr, peers: Rc<Peers>, place: Place) {
-    if let Err(error) = exchange(stream, source, &peers).await {
+/// The connections that have not said whose they are, the oldest first.
+type Silent = RefCell<VecDeque<Rc<Notify>>>;
+
+/// One of them, until it is dropped.
+struct Stranger {
+    silent: Rc<Silent>,
+    /// It makes way for another.
+    over: Rc<Notify>,
+}
+
+impl Stranger {
+    fn new(silent: &Rc<Silent>, limit: usize) -> Self {
+        let over = Rc::new(Notify::new());
+        let mut queue = silent.borrow_mut();
+        if queue.len() >= limit
+            && let Some(oldest) = queue.pop_front()
+        {
+            oldest.notify_one();
+        }
+        queue.push_back(Rc::clone(&over));
+        Self { silent: Rc::clone(silent), over }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.silent.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.over));
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    source: IpAddr,
+    peers: Rc<Peers>,
+    open: Rc<Cell<usize>>,
+    stranger: Stranger,
+) {
+    if let Err(error) = exchange(stream, source, &peers, &open, stranger).await {
         let level = match error {
             LinkError::Io(_) => log::Level::Debug,
             _ => log::Level::Warn,
@@ -84,48 +118,70 @@ async fn serve(stream: TcpStream, source: IpAddr, peers: Rc<Peers>, place: Place
         let about = format!("a connection from {source} to the peer port is closed");
         peers.complain(about, level, &error.to_string());
     }
-    drop(place);
 }
 
-async fn exchange(stream: TcpStream, source: IpAddr, peers: &Rc<Peers>) -> Result<(), LinkError> {
+async fn exchange(
+    stream: TcpStream,
+    source: IpAddr,
+    peers: &Rc<Peers>,
+    open: &Rc<Cell<usize>>,
+    stranger: Stranger,
+) -> Result<(), LinkError> {
     prepare(&stream, peers.limits.stall_timeout)?;
     let (input, mut output) = stream.into_split();
-    let limit_bytes = peers.limits.frame_bytes;
-    let decoder = LinkDecoder { ends: None, limit_bytes, taken_bytes: 0 };
-    let mut frames = FramedRead::with_capacity(input, decoder, READ_BYTES);
+    let mut frames = FramedRead::with_capacity(input, LinkDecoder::new(peers), READ_BYTES);
+    let welcomed = tokio::select! {
+        welcomed = shake_hands(&mut frames, &mut output, peers, open) => welcomed?,
+        () = stranger.over.notified() => return Err(LinkError::Displaced),
+    };
+    drop(stranger);
+    let Some((hello, _place)) = welcomed else { return Ok(()) };
+    let registered = Registered::new(&hello, source, peers);
+    tokio::select! {
+        ended = listen(&mut frames, hello.sender.node, peers) => ended,
+        () = registered.over.notified() => Ok(()),
+    }
+}
+
+/// Who speaks, and its place, if it is to be listened to.
+async fn shake_hands(
+    frames: &mut FramedRead<OwnedReadHalf, LinkDecoder>,
+    output: &mut OwnedWriteHalf,
+    peers: &Peers,
+    open: &Rc<Cell<usize>>,
+) -> Result<Option<(Hello, Place)>, LinkError> {
     let hello = match timeout(peers.limits.hello_timeout, frames.next()).await {
         Err(_) => return Err(LinkError::Silent),
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         Ok(Some(Ok(Item::Hello(hello)))) => hello,
         Ok(Some(Ok(Item::Message(_)))) => unreachable!("a link without ends expects a hello"),
         Ok(Some(Err(error))) => {
             if let LinkError::Peer(PeerError::OtherVersion(_)) = error {
-                answer(&mut output, peers, &Welcome::Refused(Refusal::UnknownVersion)).await?;
+                answer(output, peers, &Welcome::Refused(Refusal::UnknownVersion)).await?;
             }
             return Err(error);
         }
     };
-    match peers.judge(&hello) {
-        Err(refusal) => {
-            answer(&mut output, peers, &Welcome::Refused(refusal)).await?;
-            peers.note_claim(&hello);
-            Err(LinkError::Refused(Box::new(hello), refusal))
-        }
-        Ok(None) => {
-            answer(&mut output, peers, &Welcome::Here(peers.own())).await?;
-            peers.note_claim(&hello);
-            Ok(())
-        }
-        Ok(Some(ends)) => {
-            answer(&mut output, peers, &Welcome::Here(peers.own())).await?;
-            frames.decoder_mut().ends = Some(ends);
-            let registered = Registered::new(&hello, source, peers);
-            tokio::select! {
-                ended = listen(&mut frames, hello.sender.node, peers) => ended,
-                () = registered.over.notified() => Ok(()),
+    let is_full = open.get() >= peers.limits.incoming_connections;
+    let place = Place::take(open);
+    let ends = match peers.judge(&hello) {
+        Ok(Some(_)) if is_full => Err(Refusal::TooMany),
+        judged => judged,
+    };
+    let refusal = match ends {
+        Ok(ends) => {
+            answer(output, peers, &Welcome::Here(peers.own())).await?;
+            if ends.is_none() {
+                peers.note_claim(&hello);
             }
+            frames.decoder_mut().ends = ends;
+            return Ok(frames.decoder().ends.is_some().then_some((hello, place)));
         }
-    }
+        Err(refusal) => refusal,
+    };
+    answer(output, peers, &Welcome::Refused(refusal)).await?;
+    peers.note_claim(&hello);
+    Err(LinkError::Refused(Box::new(hello), refusal))
 }
 
 async fn answer(output: &mut OwnedWriteHalf, peers: &Peers, welcome: &Welcome) -> io::Result<()> {
@@ -177,6 +233,10 @@ impl Drop for Registered {
 enum LinkError {
     #[error("it did not say in time whose it is")]
     Silent,
+    #[error("it has not said whose it is, and others wait to")]
+    Displaced,
+    #[error("frames that are not whole hold more than {0} bytes on all connections together")]
+    Unfinished(usize),
     #[error("refused {} ({}), for: {}", .0.sender.name, .0.sender.node, explain(.0, *.1))]
     Refused(Box<Hello>, Refusal),
     #[error(transparent)]
@@ -208,9 +268,36 @@ enum Item {
 /// A hello, and once its ends are known, frames.
 struct LinkDecoder {
     ends: Option<Ends>,
-    limit_bytes: usize,
+    peers: Rc<Peers>,
     /// Frames taken since this was set to 0.
     taken_bytes: usize,
+    /// What it is counted for in the total of what is not whole.
+    unfinished_bytes: usize,
+}
+
+impl LinkDecoder {
+    fn new(peers: &Rc<Peers>) -> Self {
+        Self { ends: None, peers: Rc::clone(peers), taken_bytes: 0, unfinished_bytes: 0 }
+    }
+
+    /// What is left behind the last whole frame is so much now.
+    fn count(&mut self, now: usize) -> Result<(), LinkError> {
+        let before = std::mem::replace(&mut self.unfinished_bytes, now);
+        let total = self.peers.unfinished_bytes.get() + now - before;
+        self.peers.unfinished_bytes.set(total);
+        let limit = self.peers.limits.unfinished_total_bytes;
+        if total > limit && now > before && now > READ_BYTES {
+            return Err(LinkError::Unfinished(limit));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LinkDecoder {
+    fn drop(&mut self) {
+        let total = self.peers.unfinished_bytes.get();
+        self.peers.unfinished_bytes.set(total - self.unfinished_bytes);
+    }
 }
 
 impl Decoder for LinkDecoder {
@@ -222,8 +309,9 @@ impl Decoder for LinkDecoder {
             return Ok(Hello::decode(input)?.map(Item::Hello));
         };
         let before = input.len();
-        let message = decode_frame(ends, self.limit_bytes, input)?;
+        let message = decode_frame(ends, self.peers.limits.frame_bytes, input)?;
         self.taken_bytes += before - input.len();
+        self.count(input.len())?;
         if message.is_none() && before >= FRAME_HEAD_BYTES {
             // A frame is under way. What it declares is not trusted with memory.
             input.reserve(READ_BYTES);

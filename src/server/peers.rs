@@ -74,6 +74,8 @@ pub struct Peers {
     incoming: RefCell<BTreeMap<(NodeId, LinkClass), Rc<Notify>>>,
     /// A node of another cluster that expects this one to be of its own.
     claim: RefCell<Option<Claim>>,
+    /// What has arrived of frames that are not whole.
+    pub unfinished_bytes: Cell<usize>,
     probing: Cell<usize>,
     complaints: RefCell<BTreeMap<String, Instant>>,
 }
@@ -102,6 +104,7 @@ impl Peers {
             links: RefCell::default(),
             incoming: RefCell::default(),
             claim: RefCell::default(),
+            unfinished_bytes: Cell::new(0),
             probing: Cell::new(0),
             complaints: RefCell::default(),
         }
