@@ -33,11 +33,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address;
 use super::config::ClientLimits;
+use super::cost::{commands_of, held_bytes, values_of};
 use super::hub::Hub;
 use crate::protocol::binary::BinaryCodec;
 use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, Shape, recognise};
 use crate::replica::{Input, Ticket};
-use crate::request::{Answer, Command, Reply, Request};
+use crate::request::{Reply, Request};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -158,40 +159,6 @@ impl State {
         let last_word = self.farewell.is_some() && self.slots.is_empty();
         let is_answered = self.slots.front().is_some_and(|slot| slot.reply.is_some());
         !self.output.is_empty() || is_answered || last_word
-    }
-}
-
-/// How many keys a request touches, about.
-fn commands_of(request: &Request) -> usize {
-    match request {
-        Request::Run { batch, .. } => batch.guards.len() + batch.commands.len(),
-        _ => 0,
-    }
-}
-
-/// How many values the reply to a request may hold.
-fn values_of(request: &Request) -> usize {
-    match request {
-        Request::Run { batch, .. } => {
-            batch.commands.iter().filter(|command| matches!(command, Command::Get(_))).count()
-        }
-        _ => 0,
-    }
-}
-
-/// What a reply keeps from being freed.
-fn held_bytes(reply: &Reply) -> usize {
-    // Status and members are a few kilobytes.
-    const OTHERS: usize = 4 << 10;
-    let size = |answer: &Answer| match answer {
-        Answer::Item(Some(item)) => size_of::<Answer>() + item.value.len(),
-        _ => size_of::<Answer>(),
-    };
-    match reply {
-        Reply::Answers(answers) => answers.iter().map(size).sum(),
-        Reply::Pong | Reply::Done | Reply::GuardFailed | Reply::SessionOpened { .. } => 0,
-        Reply::Error(_, reason) => reason.len(),
-        Reply::Members(_) | Reply::Status(_) => OTHERS,
     }
 }
 

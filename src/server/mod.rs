@@ -18,7 +18,7 @@
 //! |---|---|
 //! | [`config`] | flags to settings |
 //! | [`start`] | from a data directory to a replica |
-//! | [`connection`] [`hub`] | clients |
+//! | [`connection`] [`hub`] [`cost`] | clients |
 //! | [`peers`] [`links`] [`incoming`] [`dial`] | the other nodes |
 //! | [`join`] | how a newcomer asks to be taken in, and a member to be found |
 //! | [`journal`] [`disk`] [`snapshots`] | the journal, once there is one, its thread, that of snapshot files |
@@ -29,6 +29,7 @@
 pub mod address;
 pub mod config;
 pub mod connection;
+pub mod cost;
 pub mod dial;
 pub mod disk;
 pub mod hub;
