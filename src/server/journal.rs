@@ -109,3 +109,35 @@ impl Journal {
         self.disk.borrow_mut().close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::NodeId;
+    use crate::wal::Disk;
+
+    /// A journal of a cluster that the identity does not name, or one that is
+    /// said to be there and is not, would be refused at the next start.
+    #[test]
+    fn each_step_into_a_cluster_is_durable_before_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let disk = StdDisk::open(temp.path()).unwrap();
+        let name = "a".to_owned();
+        let identity =
+            Identity { node: NodeId(7), cluster: None, founder: false, begun: false, name };
+        let newcomer =
+            || Unjoined { disk: disk.clone(), identity: identity.clone(), segment_bytes: 1 << 20 };
+        let belongs = || {
+            let found = Identity::load(&disk).unwrap().unwrap();
+            (found.cluster, found.founder, found.begun)
+        };
+        // No journal is begun where a snapshot is.
+        let in_the_way = crate::wal::snapshot_file::name(crate::raft::EntryId::new(1, 1));
+        disk.create(&in_the_way).unwrap();
+        assert!(newcomer().adopt(ClusterId(9)).is_err());
+        assert_eq!(belongs(), (Some(ClusterId(9)), false, false));
+        disk.remove(&in_the_way).unwrap();
+        newcomer().adopt(ClusterId(9)).unwrap();
+        assert_eq!(belongs(), (Some(ClusterId(9)), false, true));
+    }
+}

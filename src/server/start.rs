@@ -279,6 +279,15 @@ mod tests {
         assert!(matches!(error, StartError::Unjoined(_)), "{error}");
     }
 
+    #[test]
+    fn a_journal_that_vanished_is_not_begun_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(start(temp.path(), &[]).unwrap());
+        std::fs::remove_file(temp.path().join("journal-0000000000000001")).unwrap();
+        let error = start(temp.path(), &[]).err().unwrap().to_string();
+        assert!(error.contains("the journal is missing"), "{error}");
+    }
+
     /// [Killed between its adoption and its first entry, a newcomer with an
     /// empty journal takes itself for a founder: a second cluster of one id.]
     #[test]
