@@ -144,10 +144,20 @@ impl Core {
         self.room_bytes == u64::MAX
     }
 
-    /// Whether entries of so many bytes may go to the disk. A full one keeps
-    /// something back for terms and votes, which entries must not take.
-    pub fn has_room_for(&self, bytes: usize) -> bool {
-        self.has_room() || bytes == 0 || (self.owed_bytes() + bytes) as u64 <= self.room_bytes
+    /// How many bytes of commands may be taken in. A full disk keeps something
+    /// back for terms, votes, no-ops and members, which commands must not take;
+    /// who applies nothing keeps no more in memory than a slow disk may.
+    pub fn room_for_commands(&self) -> usize {
+        let disk = match self.has_room() {
+            true => usize::MAX,
+            false => usize::try_from(self.room_bytes)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(self.owed_bytes()),
+        };
+        let most = self.config.log_tail_bytes + self.config.disk_lag_bytes;
+        let memory =
+            if self.suspended { most.saturating_sub(self.log.bytes()) } else { usize::MAX };
+        disk.min(memory)
     }
 
     /// What the disk owes already, and will owe with the next write.
@@ -328,7 +338,7 @@ impl Core {
     }
 
     /// A snapshot replaces a state that is not to be trusted; the log, which
-    /// holds all of it and perhaps more, stays.
+    /// holds all of it and perhaps more, stays, and is on its way to the disk.
     pub fn replace_state(&mut self, meta: SnapshotMeta) {
         log::info!("{}: a snapshot replaces the state at {}", self.config.id, meta.last);
         self.applied = meta.last;

@@ -72,14 +72,15 @@ impl Raft {
     }
 
     pub(super) fn may_stand(&self) -> bool {
-        self.core.membership().is_voter(self.core.config.id)
-            && !self.core.is_removed()
-            && !self.core.suspended
+        self.core.membership().is_voter(self.core.config.id) && !self.core.is_removed()
     }
 
     /// A promise stands against our own candidacy as well: we would vote for it.
+    /// Who cannot serve lets the others try first, and hands over when it has led
+    /// them to where they can: it may be the only one that holds the latest entry.
     pub(super) fn stand_at(&self) -> Time {
-        self.core.election_due.max(self.core.promise.until())
+        let at = self.core.election_due.max(self.core.promise.until());
+        if self.core.suspended { at + self.core.config.election_timeout_max * 2 } else { at }
     }
 
     pub(super) fn judge_pre_vote(&mut self, now: Time) {

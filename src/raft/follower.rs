@@ -8,7 +8,7 @@
 //! waits in a queue for a disk.
 
 use super::core::Core;
-use super::entry::{Entry, EntryId, Index, NodeId};
+use super::entry::{Entry, EntryId, Index, NodeId, Payload};
 use super::message::{
     Append, AppendResponse, Heartbeat, HeartbeatResponse, Message, ReadIndex, ReadIndexResponse,
 };
@@ -51,7 +51,7 @@ impl Follower {
         append: Append,
     ) -> Result<(), Fault> {
         core.heard_leader(now);
-        let Append { prev, entries, commit } = append;
+        let Append { prev, mut entries, commit } = append;
         if !core.is_consecutive(prev, &entries) {
             log::warn!("dropped a malformed append from {from}");
             return Ok(());
@@ -60,13 +60,9 @@ impl Follower {
             self.reject(core, from, prev);
             return Ok(());
         }
-        let last = entries.last().map_or(prev.index, |entry| entry.id.index);
         let is_probe = entries.is_empty();
-        let news = entries.iter().filter(|entry| !core.log.holds(entry.id));
-        if !core.has_room_for(news.map(Entry::size).sum()) {
-            log::debug!("no room for entries up to {last}: the disk is full");
-            return Ok(());
-        }
+        entries.truncate(Self::there_is_room_for(core, &entries));
+        let last = entries.last().map_or(prev.index, |entry| entry.id.index);
         if self.contradicts(core, &entries) {
             log::error!("{from} takes back entries of its own term: dropped");
             return Ok(());
@@ -81,6 +77,22 @@ impl Follower {
         self.answer_due |= is_probe || core.durability.durable() >= self.verified;
         core.commit_to(commit.min(self.verified));
         Ok(())
+    }
+
+    /// How many of these there is room for.
+    fn there_is_room_for(core: &Core, entries: &[Entry]) -> usize {
+        let room = core.room_for_commands();
+        if room == usize::MAX {
+            return entries.len();
+        }
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            if matches!(entry.payload, Payload::Command(_)) && !core.log.holds(entry.id) {
+                bytes += entry.size();
+            }
+            bytes <= room
+        };
+        entries.iter().take_while(fits).count()
     }
 
     /// Whether a leader now says otherwise than before in the same term.

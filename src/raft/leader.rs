@@ -46,6 +46,8 @@ pub struct Leader {
     pub(super) promotion_due: Time,
     /// What was committed when learners were last looked at.
     pub(super) commit_at_promotion: Index,
+    /// Something waited to be committed then, and nothing was since the look before.
+    pub(super) stands_still: bool,
     /// A majority has to be heard between two checks.
     pub(super) checked_at: Time,
     pub(super) check_due: Time,
@@ -68,6 +70,7 @@ impl Leader {
             heartbeat_due: now,
             promotion_due: now,
             commit_at_promotion: noop,
+            stands_still: false,
             checked_at: now,
             check_due: now + core.config.election_timeout_max,
             transfer: None,
@@ -149,7 +152,7 @@ impl Leader {
         if core.durability.in_flight_bytes() > core.config.disk_lag_bytes {
             return Err(ProposeError::DiskLags);
         }
-        if !core.has_room_for(bytes) {
+        if bytes > core.room_for_commands() {
             return Err(ProposeError::DiskFull);
         }
         if core.log.bytes() > core.config.log_tail_bytes + core.config.disk_lag_bytes {
@@ -211,7 +214,7 @@ impl Leader {
         }
         self.feed(core, now, ready);
         self.let_go(core, now);
-        self.hand_over(core);
+        self.hand_over(core, now);
     }
 
     /// Figure 2, the last rule for leaders, and Figure 8: only an entry of the

@@ -70,29 +70,34 @@ impl Leader {
     }
 
     /// Whether clients' writes find room here and on a majority's disks. Who is
-    /// not heard stores nothing, but only a full disk makes that a question of room.
+    /// not heard, or does not get on, stores nothing; but only a full disk makes
+    /// that a question of room.
     pub fn has_room(&self, core: &Core, now: Time) -> bool {
         let has_room = |voter| self.progress.get(&voter).is_none_or(|progress| progress.room);
         let stores = |voter| has_room(voter) && self.heard_lately(core, voter, now);
-        core.has_room()
-            && (core.voters().all(has_room) || agreed(core.voters().map(stores)) == Some(true))
+        let enough = || !self.stands_still && agreed(core.voters().map(stores)) == Some(true);
+        core.has_room() && (core.voters().all(has_room) || enough())
     }
 
     /// The live voter that is most caught up.
     pub fn best_successor(&self, core: &Core, now: Time) -> Option<NodeId> {
-        let others = core.voters().filter(|&voter| voter != core.config.id);
-        others
-            .filter(|&voter| self.heard_lately(core, voter, now))
-            .filter(|voter| self.progress[voter].could_lead())
-            .max_by_key(|voter| self.progress[voter].matched)
+        let others = core.voters().filter(|&voter| self.may_succeed(core, voter, now));
+        others.max_by_key(|voter| (self.progress[voter].room, self.progress[voter].matched))
+    }
+
+    /// Whether a voter could lead. Without room only if this node itself cannot
+    /// even serve.
+    fn may_succeed(&self, core: &Core, voter: NodeId, now: Time) -> bool {
+        let could_lead =
+            |progress: &Progress| progress.could_lead() && (progress.room || core.suspended);
+        core.membership().is_voter(voter)
+            && self.progress.get(&voter).is_some_and(could_lead)
+            && self.heard_lately(core, voter, now)
     }
 
     /// Begins to hand over; false if the other could not lead.
     pub fn transfer(&mut self, core: &Core, now: Time, to: NodeId) -> bool {
-        let can_lead = to != core.config.id
-            && core.membership().is_voter(to)
-            && self.progress[&to].could_lead()
-            && self.heard_lately(core, to, now);
+        let can_lead = self.may_succeed(core, to, now);
         if can_lead {
             let deadline = now + core.config.election_timeout_max;
             self.transfer = Some(Transfer { to, deadline, asked: false });
@@ -145,6 +150,7 @@ impl Leader {
         // What is committed is known for sure only from the own no-op on.
         let commit = core.commit().max(self.noop);
         let commit = std::mem::replace(&mut self.commit_at_promotion, commit);
+        self.stands_still = core.commit() == commit && commit < core.log.last().index;
         self.promotion_due = now + core.config.heartbeat_interval;
         let learners = core.membership().iter().filter(|(_, member)| !member.voter);
         let ready = learners.map(|(node, _)| node).find(|node| {
@@ -165,7 +171,12 @@ impl Leader {
 
     /// Asks the successor to stand once it holds everything. From then on this
     /// leader has no lease, whatever comes of it.
-    pub(super) fn hand_over(&mut self, core: &mut Core) {
+    pub(super) fn hand_over(&mut self, core: &mut Core, now: Time) {
+        let Some(Transfer { to, asked, .. }) = self.transfer else { return };
+        if !asked && !self.may_succeed(core, to, now) {
+            log::warn!("{}: {to} cannot lead any more, leads on", core.config.id);
+            self.transfer = None;
+        }
         let Some(transfer) = &mut self.transfer else { return };
         let caught_up = self
             .progress

@@ -137,9 +137,9 @@ impl Progress {
         if self.rolled_back { Index(0) } else { self.matched }
     }
 
-    /// Whether it would do as a leader.
+    /// Whether it would do as a leader, but for room.
     pub fn could_lead(&self) -> bool {
-        self.room && self.serves && !self.rolled_back
+        self.serves && !self.rolled_back
     }
 
     /// Whether another append may go out now.

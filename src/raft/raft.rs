@@ -217,6 +217,16 @@ impl Raft {
         }
     }
 
+    /// Whether a node's state is trusted: this node's own, or what another one
+    /// has said if this node leads.
+    pub fn serves(&self, node: NodeId) -> bool {
+        match &self.role {
+            _ if node == self.id() => !self.core.suspended,
+            Role::Leader(leader) => leader.progress().any(|(n, p)| n == node && p.serves),
+            _ => true,
+        }
+    }
+
     /// Whether this node's disk has room for clients' writes.
     pub fn has_room(&self) -> bool {
         self.core.has_room()
@@ -275,7 +285,9 @@ impl Raft {
             // Whoever asks for votes or leads has no leader to take it from.
             return false;
         }
-        let mends = self.core.suspended && last.index >= self.core.applied().index;
+        let mends = self.core.suspended
+            && last.index >= self.core.applied().index
+            && (!known || last.index <= self.core.durability.issued());
         if known {
             // We hold all of it, so all it tells is that it is committed.
             self.core.commit_to(last.index.max(self.core.commit()));

@@ -116,6 +116,8 @@ fn find(hashes: &[Option<u64>]) -> Finding {
 #[derive(Debug)]
 struct Question {
     index: Index,
+    /// The leader's own hash.
+    own: u64,
     begun: Time,
     sent: Time,
     answers: BTreeMap<NodeId, Option<u64>>,
@@ -129,11 +131,13 @@ impl Question {
     }
 }
 
-/// Why this node does not trust its state, and what it does about it.
+/// Why this node does not trust its state.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Doubt {
-    /// When a snapshot was last asked for.
-    asked: Time,
+pub(super) enum Doubt {
+    /// A majority's is another: it needs a snapshot, and last asked for one then.
+    Wrong(Time),
+    /// Others differ, and nobody knows who is right.
+    Undecided,
 }
 
 /// What a node knows of its own state, and as leader of the others'.
@@ -145,7 +149,7 @@ pub(super) struct Agreement {
     question: Option<Question>,
     /// Who wants to know something that is not applied here yet.
     owed: Option<(NodeId, Index)>,
-    pub doubt: Option<Doubt>,
+    doubt: Option<Doubt>,
 }
 
 impl Agreement {
@@ -159,30 +163,45 @@ impl Agreement {
         self.membership_hash = membership_hash(membership);
     }
 
+    /// Whether a snapshot is wanted in place of the state.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self.doubt, Some(Doubt::Wrong(_)))
+    }
+
     fn sample_at(&self, index: Index) -> Option<u64> {
         self.samples.iter().find(|&&(at, _)| at == index).map(|&(_, hash)| hash)
     }
 
     /// When there is something to see to even if nothing arrives.
     pub fn wake_at(&self) -> Option<Time> {
-        let doubt = self.doubt.map(|doubt| doubt.asked + PATIENCE);
+        let doubt = match self.doubt {
+            Some(Doubt::Wrong(asked)) => Some(asked + PATIENCE),
+            _ => None,
+        };
         self.question.iter().map(Question::wake_at).chain(doubt).min()
     }
 }
 
 impl Replica {
-    /// An entry is applied: notes the hash of the state if it is time to.
+    /// The hash of the state as it is now.
+    fn state_hash(&self) -> u64 {
+        self.fsm.state_hash(self.agreement.membership_hash)
+    }
+
+    /// An entry is applied: notes the hash of the state if it is time to, or if
+    /// somebody waits for it.
     pub(super) fn sample_state(&mut self, index: Index) {
-        if !index.0.is_multiple_of(SAMPLE_EVERY) {
+        let is_owed = self.agreement.owed.is_some_and(|(_, asked)| asked <= index);
+        if !index.0.is_multiple_of(SAMPLE_EVERY) && !is_owed {
             return;
         }
-        let hash = self.fsm.state_hash(self.agreement.membership_hash);
+        let hash = self.state_hash();
         let samples = &mut self.agreement.samples;
         if samples.len() >= SAMPLES {
             samples.pop_front();
         }
         samples.push_back((index, hash));
-        if let Some((to, asked)) = self.agreement.owed.take_if(|(_, asked)| *asked <= index) {
+        if let Some((to, asked)) = self.agreement.owed.take_if(|_| is_owed) {
             self.answer_for_state(to, asked);
         }
     }
@@ -201,12 +220,13 @@ impl Replica {
                     && is_member
                 {
                     question.answers.insert(from, hash);
-                    self.judge_states(now.time);
+                    // Others may have answered too: nobody is late yet.
+                    self.judge_states(now.time, false);
                 }
             }
             StateMessage::Verdict { index, hash } => {
                 if self.raft.leader() == Some(from) {
-                    self.take_verdict(now.time, index, hash);
+                    self.take_verdict(now.time, index, self.hash_at(index), hash);
                 }
             }
         }
@@ -216,14 +236,20 @@ impl Replica {
         self.messages.push((to, PeerMessage::State(said)));
     }
 
+    /// The hash of the state at an index, if it is known.
+    fn hash_at(&self, index: Index) -> Option<u64> {
+        let current = (index == self.applied.index).then(|| self.state_hash());
+        current.or_else(|| self.agreement.sample_at(index))
+    }
+
     fn answer_for_state(&mut self, to: NodeId, index: Index) {
-        let hash = self.agreement.sample_at(index);
+        let hash = self.hash_at(index);
         self.say_of_state(to, StateMessage::Answer { index, hash });
     }
 
-    /// As leader asks on; as a node in doubt asks for a snapshot.
+    /// As leader asks on; as a node whose state is wrong asks for a snapshot.
     pub(super) fn see_to_agreement(&mut self, now: Time) {
-        if self.agreement.doubt.is_some() {
+        if self.agreement.is_wrong() {
             self.ask_for_state(now);
             self.see_to_receiving(now);
         }
@@ -232,129 +258,153 @@ impl Replica {
             return;
         }
         match &self.agreement.question {
-            Some(question) if !question.closed && now.since(question.sent) < PATIENCE => {}
-            Some(question) if !question.closed => {
-                self.judge_states(now);
-                self.ask_again(now);
+            Some(question) if question.closed => self.ask_next(now),
+            Some(question) if now.since(question.sent) < PATIENCE => {}
+            Some(question) => {
+                let is_late = now.since(question.begun) >= GRACE;
+                self.judge_states(now, is_late);
+                self.ask(now);
             }
-            _ if self.fault.is_none() => self.ask_next(now),
-            _ => {}
+            None => self.ask_next(now),
         }
     }
 
+    /// The next question: about the newest sample, or, after a long rest, about
+    /// the state as it is. On an idle cluster that is the same index everywhere.
     fn ask_next(&mut self, now: Time) {
-        let Some(&(index, _)) = self.agreement.samples.back() else { return };
-        let rested = self.agreement.question.as_ref().is_none_or(|last| {
-            let rest = if last.index == index { LONG_REST } else { REST };
-            now.since(last.begun) >= rest
-        });
-        if rested {
-            let answers = BTreeMap::new();
-            let question = Question { index, begun: now, sent: now, answers, closed: false };
-            self.agreement.question = Some(question);
-            self.ask_again(now);
-        }
+        let last = self.agreement.question.as_ref();
+        let (last, rested) =
+            last.map_or((Index(0), LONG_REST), |last| (last.index, now.since(last.begun)));
+        let newest = self.agreement.samples.back().copied().filter(|&(index, _)| index > last);
+        let (index, own) = match newest {
+            Some(newest) if rested >= REST => newest,
+            _ if rested >= LONG_REST => (self.applied.index, self.state_hash()),
+            _ => return,
+        };
+        let answers = BTreeMap::new();
+        let question = Question { index, own, begun: now, sent: now, answers, closed: false };
+        self.agreement.question = Some(question);
+        self.ask(now);
     }
 
-    /// Asks all who have not answered.
-    fn ask_again(&mut self, now: Time) {
+    /// Asks all, those who have answered too: who was restarted may answer
+    /// otherwise.
+    fn ask(&mut self, now: Time) {
         let Some(question) = &mut self.agreement.question else { return };
         question.sent = now;
         let index = question.index;
-        let is_asked = |node: &NodeId| {
-            *node != self.raft.id() && !matches!(question.answers.get(node), Some(Some(_)))
-        };
-        let members = self.raft.membership().iter().map(|(node, _)| node);
-        let asked: Vec<NodeId> = members.filter(is_asked).collect();
-        for node in asked {
+        for node in self.other_members() {
             self.say_of_state(node, StateMessage::Ask { index });
         }
     }
 
+    fn other_members(&self) -> Vec<NodeId> {
+        let members = self.raft.membership().iter().map(|(node, _)| node);
+        members.filter(|&node| node != self.raft.id()).collect()
+    }
+
     /// Draws the conclusion from what is known, if there is one.
-    fn judge_states(&mut self, now: Time) {
-        let Some(question) = &mut self.agreement.question else { return };
-        let (index, own) = (question.index, self.raft.id());
-        let samples = &self.agreement.samples;
-        let own_hash = samples.iter().find(|&&(at, _)| at == index).map(|&(_, hash)| hash);
-        let hash_of = |node| match node {
-            node if node == own => own_hash,
-            node => question.answers.get(&node).copied().flatten(),
+    fn judge_states(&mut self, now: Time, is_late: bool) {
+        let Some(question) = &self.agreement.question else { return };
+        let (index, own, id) = (question.index, question.own, self.raft.id());
+        let hash_of = |node: NodeId| match node == id {
+            true => Some(own),
+            false => question.answers.get(&node).copied().flatten(),
         };
+        let others = self.other_members();
+        let all_answered = others.iter().all(|node| question.answers.contains_key(node));
         let hashes: Vec<Option<u64>> = self.raft.membership().voters().map(hash_of).collect();
-        let members: Vec<NodeId> = self.raft.membership().iter().map(|(node, _)| node).collect();
-        let is_late = now.since(question.begun) >= GRACE;
-        let all_answered =
-            members.iter().all(|node| *node == own || question.answers.contains_key(node));
-        let (verdict, told): (_, Vec<NodeId>) = match find(&hashes) {
+        let (verdict, told) = match find(&hashes) {
             Finding::Majority(hash) => {
-                let differs = |node: &NodeId| hash_of(*node).is_some_and(|theirs| theirs != hash);
-                (Some(hash), members.into_iter().filter(differs).collect())
+                // Who is as right as they, and does not know it, is told as well.
+                let is_told = |node: &NodeId| {
+                    hash_of(*node).is_some_and(|theirs| theirs != hash) || !self.raft.serves(*node)
+                };
+                let mut told = others;
+                told.push(id);
+                told.retain(is_told);
+                (Some(hash), told)
             }
             Finding::Equal => (None, Vec::new()),
             Finding::Open if !is_late => return,
-            Finding::Nobody | Finding::Open => (None, members),
+            Finding::Nobody | Finding::Open => (None, [others, vec![id]].concat()),
         };
-        let Some(question) = &mut self.agreement.question else { return };
-        question.closed = match verdict {
-            Some(_) => is_late || (all_answered && told.is_empty()),
-            None => is_late && told.is_empty(),
-        };
+        if let Some(question) = &mut self.agreement.question {
+            question.closed = told.is_empty() && (is_late || (all_answered && verdict.is_some()));
+        }
         for node in told {
-            if node == own {
-                self.take_verdict(now, index, verdict);
+            if node == id {
+                self.take_verdict(now, index, Some(own), verdict);
             } else {
                 self.say_of_state(node, StateMessage::Verdict { index, hash: verdict });
             }
         }
     }
 
-    /// What a majority's state was at this index.
-    fn take_verdict(&mut self, now: Time, index: Index, majority: Option<u64>) {
-        if self.fault.is_some() {
-            return;
-        }
-        let own = self.agreement.sample_at(index);
-        match (own, majority) {
-            (_, None) => self.fail(format!(
-                "the replicas' states differ at index {index}, and no majority agrees: none of \
-                 them serves. Restart the nodes, so that each reads its state from its own disk"
-            )),
-            (Some(own), Some(majority)) if own != majority => {
-                self.fail(format!(
-                    "this node's state differs from the majority's at index {index} ({own:016x}, \
-                     not {majority:016x}): it takes over a snapshot from the leader"
-                ));
-                self.agreement.doubt = Some(Doubt { asked: Time::ZERO });
-                self.give_up_own_snapshot();
+    /// What a majority's state was at this index, and what this node's was. Who
+    /// does not know has nothing to compare.
+    fn take_verdict(&mut self, now: Time, index: Index, own: Option<u64>, majority: Option<u64>) {
+        let is_mendable = self.fault.is_none() || self.agreement.doubt.is_some();
+        let Some(own) = own.filter(|_| is_mendable && !self.agreement.is_wrong()) else { return };
+        match majority {
+            Some(hash) if hash == own => self.trust_state(),
+            Some(_) => {
+                self.doubt(
+                    Doubt::Wrong(Time::ZERO),
+                    format!(
+                        "this node's state differs from a majority's at index {index}: it is to be \
+                         replaced by a snapshot of theirs"
+                    ),
+                );
                 self.ask_for_state(now);
             }
-            _ => {}
+            None if self.agreement.doubt.is_none() => self.doubt(
+                Doubt::Undecided,
+                format!(
+                    "the nodes' states differ at index {index}, and no majority agrees. Start \
+                     those that are down; or restart one by one, so that each reads its state from \
+                     its own disk"
+                ),
+            ),
+            None => {}
         }
+    }
+
+    fn doubt(&mut self, doubt: Doubt, why: String) {
+        self.fail(why);
+        self.agreement.doubt = Some(doubt);
+        self.give_up_own_snapshot();
+        // Nothing more is applied or served, in this very turn.
+        self.raft.suspend();
     }
 
     /// Asks the leader for a snapshot that is no older than what was applied.
     fn ask_for_state(&mut self, now: Time) {
-        let Some(doubt) = &mut self.agreement.doubt else { return };
-        let leader = self.raft.leader().filter(|&leader| leader != self.raft.id());
-        if let Some(leader) = leader
-            && now.since(doubt.asked) >= PATIENCE
-        {
-            doubt.asked = now;
+        let Some(Doubt::Wrong(asked)) = &mut self.agreement.doubt else { return };
+        if now.since(*asked) < PATIENCE {
+            return;
+        }
+        *asked = now;
+        if let Some(leader) = self.raft.leader().filter(|&leader| leader != self.raft.id()) {
             let wanted = SnapshotMessage::Wanted { since: self.applied.index };
             self.messages.push((leader, PeerMessage::Snapshot(wanted)));
         }
     }
 
-    /// The state was replaced by one that the leader vouches for.
-    pub(super) fn trust_state(&mut self) {
-        self.agreement.samples.clear();
-        self.agreement.note_membership(self.raft.applied_membership());
+    /// The state is as a majority's.
+    fn trust_state(&mut self) {
         if self.agreement.doubt.take().is_some() {
-            log::info!("{}: serves again", self.config.name);
+            log::warn!("{}: the state is as a majority's, serves again", self.config.name);
             self.fault = None;
             self.raft.resume();
         }
+    }
+
+    /// The state was replaced by one that the leader vouches for.
+    pub(super) fn state_was_replaced(&mut self) {
+        self.agreement.samples.clear();
+        self.agreement.note_membership(self.raft.applied_membership());
+        self.trust_state();
     }
 }
 

@@ -310,7 +310,8 @@ impl Replica {
         }
         if self.raft.leader().is_some() && !self.forwards.is_empty() {
             let over = self.forwards.overtaken(self.raft.term());
-            self.give_up_forwarded(over);
+            let again = self.give_up_forwarded(over);
+            again.into_iter().for_each(|held| self.hold_again(held));
         }
         self.release_held(now)
     }
@@ -369,7 +370,7 @@ impl Replica {
     /// storing and voting.
     fn stop_serving(&mut self, fault: &str) {
         self.raft.suspend();
-        self.snapshots.give_up_transfers(self.agreement.doubt.is_some());
+        self.snapshots.give_up_transfers(self.agreement.is_wrong());
         for ticket in self.writes.take_all() {
             self.give_up_write(ticket);
         }
@@ -413,7 +414,9 @@ impl Replica {
             self.reply(ticket, reply);
         }
         let over = self.forwards.expired(now);
-        self.give_up_forwarded(over);
+        for late in self.give_up_forwarded(over) {
+            self.refuse(late.ticket, ErrorKind::NoLeader, NO_LEADER);
+        }
         for held in self.held.expired(now) {
             self.unhold(held.ticket);
             self.refuse(held.ticket, ErrorKind::NoLeader, NO_LEADER);

@@ -173,13 +173,14 @@ impl Replica {
 
     /// A read is served here by any node, unless a request of its connection is
     /// at the leader unanswered: it would overtake that. Nor may a request that
-    /// goes to the leader overtake a read that waits here. A node without room
-    /// does not keep up, so there too reads go to the leader.
+    /// goes to the leader overtake a read that waits here. A follower without
+    /// room does not keep up, so there too reads go to the leader.
     fn way(&mut self, held: &Held) -> Way {
         let line = *self.line(held.ticket);
         let stays = match &held.request {
             Request::Run { batch, consistency, .. } if !batch.is_write() => {
-                line.forwarded == 0 && (self.raft.has_room() || *consistency == Consistency::Stale)
+                let keeps_up = self.leads || self.raft.has_room();
+                line.forwarded == 0 && (keeps_up || *consistency == Consistency::Stale)
             }
             _ => false,
         };
@@ -295,7 +296,7 @@ impl Replica {
             return;
         }
         let ticket = self.proxied.insert(from, connection, id);
-        if !self.leads || self.raft.term() != term {
+        if !self.leads || self.raft.term() != term || self.fault.is_some() {
             return self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
         }
         if matches!(request, Request::Ping | Request::Status | Request::Members) {
@@ -337,9 +338,11 @@ impl Replica {
         }
     }
 
-    /// Gives up requests at a leader that will not answer any more.
-    pub(super) fn give_up_forwarded(&mut self, over: Vec<Sent>) {
-        for Sent { ticket, request, .. } in over {
+    /// Gives up requests at a leader that will not answer any more. The reads
+    /// among them may be asked again.
+    pub(super) fn give_up_forwarded(&mut self, over: Vec<Sent>) -> Vec<Held> {
+        let mut reads = Vec::new();
+        for Sent { ticket, request, deadline, .. } in over {
             if let Some(line) = self.known_line(ticket) {
                 line.forwarded = line.forwarded.saturating_sub(1);
             }
@@ -349,11 +352,12 @@ impl Replica {
                     self.reply(ticket, Reply::Done);
                 }
                 request if is_read(&request) => {
-                    self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
+                    reads.push(Held { ticket, request, deadline, not_before: Time::ZERO });
                 }
                 _ => self.refuse(ticket, ErrorKind::Unknown, UNKNOWN),
             }
         }
+        reads
     }
 
     /// Whether this member leads, or anybody if none is named.

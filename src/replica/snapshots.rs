@@ -291,7 +291,7 @@ impl Replica {
     }
 
     fn on_offer(&mut self, now: Time, from: NodeId, last: EntryId, size_bytes: u64) {
-        let mends = self.agreement.doubt.is_some() && last.index >= self.applied.index;
+        let mends = self.agreement.is_wrong() && last.index >= self.applied.index;
         let is_news = (mends || last.index > self.raft.commit()) && last.index.is_sane();
         if self.raft.leader() != Some(from) || !is_news {
             return;
@@ -314,6 +314,9 @@ impl Replica {
                     taking.pieces_under_way = taking.pieces_under_way.saturating_sub(1);
                 }
             }
+            // One that was given up meanwhile may be of a state that is not trusted.
+            SnapshotReport::Written { last, .. }
+                if self.snapshots.taking.is_none_or(|taking| taking.last != last) => {}
             SnapshotReport::Written { last, size_bytes } => {
                 self.snapshots.taking = None;
                 // One that the leader sent meanwhile may be newer.
@@ -387,7 +390,7 @@ impl Replica {
         for ticket in self.writes.skipped(last.index) {
             self.give_up_write(ticket);
         }
-        self.trust_state();
+        self.state_was_replaced();
     }
 
     pub(super) fn give_up_own_snapshot(&mut self) {

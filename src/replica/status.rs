@@ -68,7 +68,7 @@ impl Replica {
             warnings.push(format!("not serving: {fault}"));
         }
         if !self.raft.has_room() {
-            warnings.push("the disk is full: this node stores no more writes".to_owned());
+            warnings.push("the disk is full: this node stores only what it must".to_owned());
         } else if self.leads && !self.raft.leads_with_room(now.time) {
             warnings.push("too many disks are full: writes are refused".to_owned());
         }

@@ -337,7 +337,8 @@ fn complete_writes(node: &mut Node) {
         if let Some(first) = write.entries.first() {
             node.journal.entries.retain(|entry| entry.id.index < first.id.index);
         }
-        let write_bytes: usize = write.entries.iter().map(Entry::size).sum();
+        let commands = |entry: &&Entry| matches!(entry.payload, Payload::Command(_));
+        let write_bytes: usize = write.entries.iter().filter(commands).map(Entry::size).sum();
         node.journal.entries.extend(write.entries);
         node.journal.hard_state = write.hard_state;
         let last = node.journal.entries.last().map_or(Index(0), |entry| entry.id.index);

@@ -1,5 +1,6 @@
 //! Disks without room.
 
+use crate::agreement::restart_flipped;
 use crate::cluster::{Cluster, id};
 use crate::{error, get, is_stored, set, set_for, value};
 use raftcache::raft::Payload;
@@ -14,6 +15,7 @@ fn fill(cluster: &mut Cluster, node: u128, room_bytes: u64) {
 #[test]
 fn a_leader_without_room_hands_over_and_nobody_is_refused() {
     let mut cluster = Cluster::new(3);
+    cluster.run_ms(100);
     let leader = cluster.leader().expect("one leads");
     cluster.nodes.get_mut(&leader).expect("it runs").set_room(1000);
     let at_once = cluster.ask(leader, 3, set("k", "in the same turn"));
@@ -81,6 +83,82 @@ fn without_room_on_a_majority_writes_are_refused_and_reads_go_on() {
     }
     fill(&mut cluster, others[0].0, u64::MAX);
     assert!(is_stored(&cluster.call(leader, 1, set("k", "after"))));
+}
+
+/// Two full ones do not hand leadership to each other without end, and the one
+/// with room gets it though it stores last. Their no-ops use up next to nothing.
+#[test]
+fn leadership_does_not_go_round_among_full_disks() {
+    for (count, full) in [(3, 2), (5, 3)] {
+        let mut cluster = Cluster::new(count);
+        cluster.run_ms(100);
+        let leader = cluster.leader().expect("one leads");
+        let others: Vec<_> = (1..=count).map(id).filter(|&node| node != leader).collect();
+        others[..full].iter().for_each(|node| fill(&mut cluster, node.0, 2000));
+        cluster.kill(leader);
+        cluster.run_until("another leader", |cluster| {
+            cluster.leader().is_some_and(|leads| leads != leader)
+        });
+        cluster.run_ms(3000);
+        let leads = cluster.leader().expect("one leads");
+        let term = cluster.nodes[&leads].driver.replica().raft().term().0;
+        assert!(term < 10, "of {count} nodes: term {term}");
+        assert_eq!(others[full..].contains(&leads), count == 5, "{leads} leads {count}");
+        let reply = cluster.call(others[0], 1, get("k"));
+        assert_eq!(value(&reply), None, "reads go on");
+    }
+}
+
+/// What is kept back suffices for a new leader's first entry, so that reads go
+/// on even when there is no room at all for anything else.
+#[test]
+fn a_new_leaders_first_entry_finds_room() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_ms(100);
+    let leader = cluster.leader().expect("one leads");
+    let others: Vec<_> = (1..=3).map(id).filter(|&node| node != leader).collect();
+    others.iter().for_each(|node| fill(&mut cluster, node.0, 0));
+    cluster.restart(leader);
+    for node in 1..=3 {
+        assert_eq!(value(&cluster.call(id(node), 1, get("k"))), None, "at {node}");
+    }
+}
+
+/// A leader whose state is in doubt hands over to a full one rather than to none.
+#[test]
+fn to_serve_reads_is_better_than_to_serve_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.may_fault = true;
+    let leader = cluster.leader().expect("one leads");
+    assert!(is_stored(&cluster.call(leader, 1, set("precious", "right"))));
+    let wrong = cluster.follower();
+    cluster.run_ms(100);
+    restart_flipped(&mut cluster, wrong);
+    cluster.run_ms(100);
+    let third = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    for node in [third, leader] {
+        cluster.nodes.get_mut(&node).expect("it runs").set_room(100_000);
+        cluster.run_ms(100);
+    }
+    // Only the wrong one has room, so it leads, is found out, and hands over.
+    cluster.run_until("it is mended", |cluster| cluster.nodes[&wrong].files.received == 1);
+    let reply = cluster.call(leader, 2, get("precious"));
+    assert_eq!(value(&reply).as_deref(), Some("right"));
+}
+
+/// One is full, and of the two with room one does not get on: what is kept back
+/// at the full one is for that.
+#[test]
+fn a_full_node_is_needed_when_another_one_stands_still() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    let others: Vec<_> = (1..=3).map(id).filter(|&node| node != leader).collect();
+    fill(&mut cluster, others[0].0, 10_000);
+    assert!(is_stored(&cluster.call(leader, 1, set("k", "v"))));
+    assert_eq!(cluster.nodes[&others[0]].room_bytes, 10_000, "it is not needed");
+    cluster.stuck.insert(others[1]);
+    assert!(is_stored(&cluster.call(leader, 1, set("k", "w"))));
+    assert!(cluster.nodes[&others[0]].room_bytes < 10_000);
 }
 
 /// However much a leader sends before it knows, terms and votes find room: the
