@@ -1,10 +1,10 @@
 //! What no leader of ours would say today, but a core must survive: messages
 //! made by hand, fed to one follower.
 
-use raftcache::raft::message::Append;
+use raftcache::raft::message::{Append, PreVoteResponse};
 use raftcache::raft::{
-    Config, Entry, EntryId, Envelope, HardState, Index, Message, NodeId, Payload, Raft, Recovered,
-    Term, Time,
+    Config, Entry, EntryId, Envelope, Fault, HardState, Index, Message, NodeId, Payload, Raft,
+    Recovered, Role, Term, Time,
 };
 
 use super::harness::{founding, n};
@@ -36,4 +36,72 @@ fn commits_no_further_than_what_was_verified() {
     assert_eq!(raft.commit(), Index(2));
     raft.receive(Time::ZERO, append(EntryId::new(1, 2), vec![entry(2, 3)], 3));
     assert_eq!((raft.commit(), raft.last()), (Index(3), EntryId::new(2, 3)));
+}
+
+/// A follower with three entries that knows them all to be committed.
+fn follower_of_committed() -> Raft {
+    let mut raft = follower(3);
+    raft.receive(Time::ZERO, append(EntryId::new(1, 3), Vec::new(), 3));
+    raft.ready(Time::ZERO);
+    assert_eq!(raft.commit(), Index(3));
+    raft
+}
+
+/// It has stopped: what it holds is what it held, and it says nothing any more.
+fn assert_stopped(mut raft: Raft, ours: EntryId, theirs: EntryId) {
+    assert_eq!(raft.fault(), Some(Fault::Diverged { ours, theirs }));
+    assert_eq!((raft.commit(), raft.last()), (Index(3), EntryId::new(1, 3)));
+    raft.receive(Time::ZERO, append(EntryId::new(1, 3), vec![entry(2, 4)], 4));
+    let ready = raft.ready(Time::from_millis(10_000));
+    assert!(ready.messages.is_empty() && ready.write.is_none() && ready.committed.is_empty());
+    assert_eq!((raft.commit(), raft.last()), (Index(3), EntryId::new(1, 3)));
+}
+
+/// A leader would replace what is committed. One of the two has lost its disk;
+/// to go on would lose what clients were promised, so this node stops and names
+/// both entries.
+#[test]
+fn a_committed_entry_is_never_replaced() {
+    let mut raft = follower_of_committed();
+    raft.receive(Time::ZERO, append(EntryId::new(1, 1), vec![entry(2, 2), entry(2, 3)], 3));
+    assert_stopped(raft, EntryId::new(1, 2), EntryId::new(2, 2));
+}
+
+/// The same seen from behind: a leader that continues another history has not
+/// just not been told yet that this node is ahead.
+#[test]
+fn a_committed_entry_is_never_merely_rejected() {
+    let mut raft = follower_of_committed();
+    raft.receive(Time::ZERO, append(EntryId::new(2, 2), vec![entry(2, 3)], 3));
+    assert_stopped(raft, EntryId::new(1, 2), EntryId::new(2, 2));
+}
+
+/// A leader only appends in its term. What would cut entries that it has itself
+/// confirmed is no message of it.
+#[test]
+fn a_leader_takes_nothing_back_in_its_term() {
+    let mut raft = follower(1);
+    raft.receive(Time::ZERO, append(EntryId::new(1, 1), vec![entry(2, 2), entry(2, 3)], 1));
+    raft.receive(Time::ZERO, append(EntryId::new(1, 1), vec![entry(1, 2)], 1));
+    assert_eq!((raft.fault(), raft.last()), (None, EntryId::new(2, 3)));
+}
+
+/// A yes to a question of an earlier term arrives when a later one is asked. It
+/// says nothing about that, and no election is begun for it.
+#[test]
+fn an_old_answer_is_none_to_a_new_question() {
+    let mut raft = follower(1);
+    let now = Time::from_millis(1000);
+    raft.ready(now);
+    assert!(matches!(raft.role(), Role::PreCandidate(_)), "{raft:?}");
+    let answer = |next| Envelope {
+        from: n(2),
+        to: n(1),
+        term: Term(1),
+        message: Message::PreVoteResponse(PreVoteResponse { next: Term(next), granted: true }),
+    };
+    raft.receive(now, answer(2));
+    assert!(matches!(raft.role(), Role::PreCandidate(_)), "{raft:?}");
+    raft.receive(now, answer(3));
+    assert!(matches!(raft.role(), Role::Candidate(_)), "{raft:?}");
 }
