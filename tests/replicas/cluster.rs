@@ -51,6 +51,12 @@ pub struct Cluster {
     pub may_fault: bool,
     /// Disks that make nothing durable.
     pub stuck: BTreeSet<NodeId>,
+    /// Processes that do nothing at all; what arrives for them waits.
+    pub paused: BTreeSet<NodeId>,
+    /// Everything that consensus or a client of another node says arrives twice.
+    pub doubled: bool,
+    /// How far the wall clocks are ahead of the time that passes.
+    pub wall_ahead_ms: BTreeMap<NodeId, i64>,
     numbers: u64,
 }
 
@@ -91,6 +97,9 @@ impl Cluster {
             faults: BTreeMap::new(),
             may_fault: false,
             stuck: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            doubled: false,
+            wall_ahead_ms: BTreeMap::new(),
             numbers: 0,
         };
         (1..=count).for_each(|n| cluster.start(n, journal.clone()));
@@ -167,6 +176,13 @@ impl Cluster {
         Now { time: Time::from_millis(self.now_ms), wall_ms: WALL_MS + self.now_ms }
     }
 
+    /// What the clocks of this node show.
+    fn now_at(&self, node: NodeId) -> Now {
+        let ahead_ms = self.wall_ahead_ms.get(&node).copied().unwrap_or(0);
+        let Now { time, wall_ms } = self.now();
+        Now { time, wall_ms: wall_ms.saturating_add_signed(ahead_ms) }
+    }
+
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |node: &Node| matches!(node.driver.replica().raft().role(), Role::Leader(_));
         let terms = self.nodes.iter().filter(|(_, node)| leads(node));
@@ -239,7 +255,10 @@ impl Cluster {
         for (from, to, message) in std::mem::take(&mut self.network) {
             let lost = self.cut.contains(&(from, to)) || !self.nodes.contains_key(&from);
             if let (false, Some(node)) = (lost, self.nodes.get_mut(&to)) {
+                let twice = self.doubled && !matches!(message, PeerMessage::Snapshot(_));
+                let copy = twice.then(|| Input::Peer { from, message: message.clone() });
                 node.inbox.push(Input::Peer { from, message });
+                node.inbox.extend(copy);
             }
         }
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
@@ -247,7 +266,10 @@ impl Cluster {
     }
 
     fn turn(&mut self, id: NodeId) {
-        let now = self.now();
+        if self.paused.contains(&id) {
+            return;
+        }
+        let now = self.now_at(id);
         let node = self.nodes.get_mut(&id).expect("it runs");
         let is_due = node.wake_at.is_some_and(|at| at <= now.time);
         if node.inbox.is_empty() && !is_due {

@@ -4,9 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod agreement;
+mod chaos;
 mod cluster;
+mod failures;
 mod files;
 mod full_disk;
+mod members;
 mod turns;
 
 use cluster::{CLUSTER, Cluster, id};
