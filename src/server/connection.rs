@@ -485,3 +485,6 @@ impl Connection {
         self.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;
