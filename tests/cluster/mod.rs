@@ -166,9 +166,23 @@ impl Node {
 
     /// Sends SIGTERM.
     pub fn signal_to_end(&self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.expect("kill is there").success(), "{} can be asked to end", self.name);
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill is there").success(), "{} takes {signal}", self.name);
+    }
+
+    /// SIGSTOP: from now on the process does nothing, and does not know.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
     }
 
     /// Until it has ended by itself.

@@ -3,11 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::wire::{Wire, bytes, get, set};
+use super::wire::{Wire, bytes, found, get, set};
 use crate::cluster::{Cluster, PATIENCE, User, eventually};
 
 const MIB: u64 = 1 << 20;
@@ -199,6 +200,52 @@ fn half_open_connections() {
     is_served(&mut user);
     assert!(node.peak_resident_bytes() < AT_REST_BYTES + 64 * MIB);
     drop((silent, stammering));
+    is_served(&mut user);
+}
+
+/// The lowest number that no descriptor of a process has: a limit of so many
+/// leaves it none to open.
+#[cfg(target_os = "linux")]
+fn lowest_unused_descriptor(pid: u32) -> u64 {
+    let is_free = |number: &u64| !PathBuf::from(format!("/proc/{pid}/fd/{number}")).is_symlink();
+    (0..).find(is_free).expect("a number")
+}
+
+/// The process has no descriptor left. Who is connected is served; who comes
+/// waits, and is served when there is one again. The node neither ends nor tries
+/// again and again without a rest.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_descriptor_is_left() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let cluster = Cluster::one(&["--segment-bytes", "1048576"]);
+    let node = &cluster.nodes[0];
+    let mut user = cluster.user();
+    is_served(&mut user);
+    eventually("the next segment is prepared", || match &node.files("journal-next.tmp")[..] {
+        [(_, 1_048_576)] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // It began with the limits of this process, and may go up to the same.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = |current| {
+        let pid = Pid::from_raw(node.pid() as i32);
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).expect("it is ours");
+    };
+    let begun = Instant::now();
+    limit(Some(lowest_unused_descriptor(node.pid())));
+    let mut wire = Wire::to(node);
+    wire.send(&get("good"));
+    let complaints = || node.log().matches("cannot accept a connection").count();
+    eventually("it has tried some times", || match complaints() {
+        0..5 => Err(node.log()),
+        _ => Ok(()),
+    });
+    is_served(&mut user);
+    let (tries, rests) = (complaints(), begun.elapsed().as_millis() / 100);
+    assert!(tries as u128 <= rests + 1, "{tries} tries, time for {rests} rests");
+    limit(maximum);
+    assert_eq!(wire.receive(found(b"manners").len()), found(b"manners"));
     is_served(&mut user);
 }
 

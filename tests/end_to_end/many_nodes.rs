@@ -9,7 +9,7 @@ use bytes::Bytes;
 use raftcache::client::Error;
 use raftcache::request::{Condition, Consistency, ErrorKind, Expiry, Key, RoleName};
 
-use super::wire::keeps_the_order_of_a_pipeline;
+use super::wire::{Wire, found, get, keeps_the_order_of_a_pipeline};
 use crate::cluster::load::{Load, Written};
 use crate::cluster::{Cluster, User, eventually};
 
@@ -72,6 +72,33 @@ fn kill_9_of_leaders_loses_nothing_acknowledged() {
     let written = load.stop();
     all_agree(&cluster, &written);
     assert!(gaps.iter().all(|&gap| gap < OUTAGE), "{gaps:?}");
+}
+
+/// The process that leads stands still for as long as it takes another one to be
+/// elected and to be written to. A read has arrived by the time it goes on, and
+/// nothing that tells of its successor needs to have: its lease is over, by a
+/// clock that does not stand still.
+#[test]
+fn a_leader_that_was_paused_serves_nothing_of_before() {
+    let cluster = Cluster::of(3, &[]);
+    for round in 0..6 {
+        let leader = cluster.wait_leader();
+        let paused = &cluster.nodes[leader];
+        let (old, new) = (format!("old {round}"), format!("new {round}"));
+        paused.user().set("a", old.clone()).expect("a write");
+        let mut wire = Wire::to(paused);
+        wire.send(&get("a"));
+        assert_eq!(wire.receive(found(old.as_bytes()).len()), found(old.as_bytes()));
+        paused.pause();
+        wire.send(&get("a"));
+        let others = cluster.addresses().into_iter().filter(|address| *address != paused.address);
+        let mut others = User::new(others);
+        eventually("another one takes a write", || {
+            others.set("a", new.clone()).map_err(|error| error.to_string())
+        });
+        paused.resume();
+        assert_eq!(wire.receive(found(new.as_bytes()).len()), found(new.as_bytes()));
+    }
 }
 
 /// Each in turn is asked to end, under load. It hands over what it has begun.
