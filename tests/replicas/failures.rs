@@ -2,15 +2,16 @@
 //! thing at a time, so that it is known what has to come of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use raftcache::raft::{NodeId, ReadMode, Recovered};
+use raftcache::raft::{NodeId, ReadMode, Recovered, Term};
 use raftcache::replica::{Driver, Forward, Input, PeerMessage, Ticket};
 use raftcache::request::{
     Answer, Batch, Command, Condition, ErrorKind, Expiry, Key, Reply, Request, Ttl,
 };
 
 use crate::cluster::{Cluster, id};
-use crate::{error, get, increment, is_stored, set, set_for, stale, value};
+use crate::{error, forgetful, get, increment, is_stored, set, set_for, stale, value};
 
 /// Every node has every key, by its own account and by the leader's.
 fn all_have(cluster: &mut Cluster, keys: &[String]) {
@@ -134,6 +135,33 @@ fn what_arrives_twice_takes_effect_once() {
     }
 }
 
+/// What a node says at once to an increment that another has forwarded, meant
+/// for the leader of that term.
+fn says_to_forwarded(
+    cluster: &mut Cluster,
+    (from, to): (NodeId, NodeId),
+    term: Term,
+    number: u64,
+) -> Reply {
+    let (request, timeout) = (increment("n"), Duration::from_secs(3));
+    let forward = Forward { id: number, term, timeout, connection: 1, request };
+    let message = PeerMessage::Forward(forward);
+    let now = cluster.now();
+    let node = cluster.nodes.get_mut(&to).unwrap();
+    let effects = node.driver.turn([Input::Peer { from, message }].into_iter(), || now);
+    let mut said = Vec::new();
+    for (told, message) in effects.messages {
+        match message {
+            PeerMessage::Forward(_) => panic!("it is sent on to {told}"),
+            PeerMessage::Forwarded { id, answer } => said.push((told, id, answer.reply)),
+            _ => {}
+        }
+    }
+    let [(told, id, reply)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!((*told, *id), (from, number));
+    reply.clone()
+}
+
 /// Two nodes that take each other for the leader would send a request to and fro
 /// for ever. Who does not lead the term that is meant says so.
 #[test]
@@ -142,27 +170,19 @@ fn a_forwarded_request_is_never_forwarded_again() {
     let leader = cluster.leader().unwrap();
     let followers: Vec<NodeId> =
         cluster.nodes.keys().copied().filter(|&node| node != leader).collect();
-    let (to, from) = (followers[0], followers[1]);
-    let term = cluster.nodes[&to].driver.replica().raft().term();
-    let now = cluster.now();
-    let timeout = std::time::Duration::from_secs(3);
-    for (count, of) in [(1, term), (2, term.next()), (3, raftcache::raft::Term(term.0 - 1))] {
-        let request = increment("n");
-        let forward = Forward { id: count, term: of, timeout, connection: 1, request };
-        let message = PeerMessage::Forward(forward);
-        let node = cluster.nodes.get_mut(&to).unwrap();
-        let effects = node.driver.turn([Input::Peer { from, message }].into_iter(), || now);
-        let said: Vec<_> = effects
-            .messages
-            .iter()
-            .filter_map(|(to, message)| match message {
-                PeerMessage::Forward(_) => panic!("it is sent on to {to}"),
-                PeerMessage::Forwarded { id, answer } => Some((*to, *id, answer.reply.clone())),
-                _ => None,
-            })
-            .collect();
-        let [(told, id, reply)] = &said[..] else { panic!("{said:?}") };
-        assert_eq!((*told, *id, error(reply).0), (from, count, ErrorKind::NoLeader));
+    let way = (followers[1], followers[0]);
+    let term = cluster.nodes[&leader].driver.replica().raft().term();
+    let before = Term(term.0 - 1);
+    for (number, of) in [(1, term), (2, term.next()), (3, before)] {
+        let reply = says_to_forwarded(&mut cluster, way, of, number);
+        assert_eq!(error(&reply).0, ErrorKind::NoLeader);
+    }
+    // Nor does the leader take what was meant for another one: its sender has
+    // given that up, or will.
+    let way = (followers[1], leader);
+    for (number, of) in [(4, term.next()), (5, before)] {
+        let reply = says_to_forwarded(&mut cluster, way, of, number);
+        assert_eq!(error(&reply).0, ErrorKind::NoLeader);
     }
     cluster.run_ms(100);
     assert_eq!(value(&cluster.call(leader, 1, get("n"))), None);
@@ -243,7 +263,6 @@ fn nobody_notices_that_a_wall_clock_was_set() {
             }
         };
         cluster.run_ms(2000);
-        look(&mut cluster);
         // The next leader has heard of log time, whatever its wall clock says.
         cluster.kill(leader);
         cluster.run_until("another leader", |cluster| cluster.leader().is_some());
@@ -251,6 +270,58 @@ fn nobody_notices_that_a_wall_clock_was_set() {
         cluster.run_until("its end", |cluster| cluster.now_ms > set_at + 10_100);
         let other = cluster.leader().unwrap();
         assert_eq!(value(&cluster.call(other, 2, get("k"))), None);
+    }
+}
+
+/// Whoever was restarted knows no log time, and its wall clock is wrong. If it is
+/// elected nevertheless, by one that knows, it goes on from what that one says.
+#[test]
+fn a_leader_that_has_heard_nothing_asks_its_voters_for_log_time() {
+    let mut had_heard_nothing = 0;
+    for pause in 0..20 {
+        let mut cluster = Cluster::new(3);
+        let (leader, newborn) = (cluster.leader().unwrap(), cluster.follower());
+        let other = *cluster.nodes.keys().find(|&&n| n != leader && n != newborn).unwrap();
+        cluster.call(leader, 1, set_for("k", "v", Expiry::AfterMs(60_000)));
+        let set_at = cluster.now_ms;
+        cluster.run_ms(100 + pause);
+        for node in [newborn, other] {
+            cluster.wall_ahead_ms.insert(node, 24 * 3600 * 1000);
+        }
+        cluster.kill(leader);
+        cluster.restart(newborn);
+        cluster.run_until("another leader", |cluster| cluster.leader().is_some());
+        had_heard_nothing += usize::from(cluster.leader() == Some(newborn));
+        let ttl = Request::run(Command::Ttl(Key::new("k")));
+        let left = ttl_ms(&cluster.call(other, 2, ttl));
+        let expected = 60_000 - (cluster.now_ms - set_at);
+        assert!(left.abs_diff(expected) < 100, "{left}, not {expected}");
+    }
+    assert!(had_heard_nothing > 0, "it was never elected");
+}
+
+/// A key is due, but no entry says so yet, and none can be made durable. Were the
+/// key said to be gone, a new leader with a slower clock could bring it back.
+#[test]
+fn nobody_is_told_of_an_end_that_the_log_has_not_decided() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().unwrap();
+    cluster.call(leader, 1, set_for("k", "v", Expiry::AfterMs(1000)));
+    cluster.call(leader, 1, set("other", "v"));
+    cluster.run_ms(950);
+    assert_eq!(value(&cluster.call(leader, 2, get("k"))).as_deref(), Some("v"));
+    cluster.stuck.extend([id(1), id(2), id(3)]);
+    cluster.run_ms(100);
+    let asked: Vec<_> = (1..=3).map(|node| cluster.ask(id(node), 3, get("k"))).collect();
+    let other = cluster.ask(leader, 4, get("other"));
+    cluster.run_ms(150);
+    for &asked in &asked {
+        assert_eq!(cluster.reply(asked), None, "{asked:?}");
+    }
+    assert!(cluster.reply(other).is_some(), "nothing about that one is undecided");
+    cluster.stuck.clear();
+    for asked in asked {
+        assert_eq!(value(&cluster.wait_for(asked)), None, "{asked:?}");
     }
 }
 
@@ -418,6 +489,35 @@ fn a_handover_to_nobody_is_given_up_in_time() {
     assert!(cluster.now_ms < begun + 1000, "{} ms", cluster.now_ms - begun);
     assert_eq!(error(&cluster.wait_for(moved)).0, ErrorKind::Refused);
     assert_eq!(cluster.leader(), Some(leader));
+}
+
+/// A leader is cut off with writes in its log. The others go on, and compact what
+/// would tell what became of them: nobody knows, and that is said at once.
+#[test]
+fn what_a_snapshot_passes_over_is_unknown() {
+    let mut cluster = forgetful(3);
+    cluster.run_ms(500);
+    let leader = cluster.leader().unwrap();
+    for node in 1..=3 {
+        cluster.cut.extend([(id(node), leader), (leader, id(node))]);
+    }
+    let lost: Vec<_> = (0..5).map(|n| cluster.ask(leader, n, increment("lost"))).collect();
+    let begun = cluster.now_ms;
+    cluster.run_until("another leader", |cluster| cluster.leader() != Some(leader));
+    let other = cluster.leader().unwrap();
+    let value_of_size = "v".repeat(100);
+    let kept: Vec<_> =
+        (0..300).map(|n| cluster.ask(other, n, set(&format!("k{n}"), &value_of_size))).collect();
+    for asked in kept {
+        assert!(is_stored(&cluster.wait_for(asked)));
+    }
+    cluster.run_ms(200);
+    cluster.cut.clear();
+    for asked in lost {
+        assert_eq!(error(&cluster.wait_for(asked)).0, ErrorKind::Unknown);
+    }
+    assert!(cluster.nodes[&leader].files.received > 0, "it got on without a snapshot");
+    assert!(cluster.now_ms < begun + 2900, "{} ms", cluster.now_ms - begun);
 }
 
 /// A read batch of a node without a leader, a write, a handover, a removal: each
