@@ -32,7 +32,7 @@ impl Envelope {
             Message::RequestVote(RequestVote { last, .. }) => [*last; 2],
             Message::Append(Append { prev, entries, commit }) => {
                 let last = entries.last().map_or(*prev, |entry| entry.id);
-                [EntryId { index: *commit, ..*prev }, last.max(*prev)]
+                [EntryId { index: prev.index.max(*commit), ..*prev }, last]
             }
             Message::AppendResponse(AppendResponse::Accepted { matched, received }) => {
                 [*matched, *received].map(|index| EntryId { term: Term(0), index })

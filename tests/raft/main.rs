@@ -19,6 +19,7 @@ mod harness;
 mod judge;
 mod notebook;
 mod random;
+mod senseless;
 mod stories;
 mod trace;
 mod world;
