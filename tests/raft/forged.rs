@@ -4,7 +4,7 @@
 use raftcache::raft::message::{Append, PreVoteResponse};
 use raftcache::raft::{
     Config, Entry, EntryId, Envelope, Fault, HardState, Index, Message, NodeId, Payload, Raft,
-    Recovered, Role, Term, Time,
+    Recovered, Role, SnapshotMeta, Term, Time,
 };
 
 use super::harness::{founding, n};
@@ -104,4 +104,40 @@ fn an_old_answer_is_none_to_a_new_question() {
     assert!(matches!(raft.role(), Role::PreCandidate(_)), "{raft:?}");
     raft.receive(now, answer(3));
     assert!(matches!(raft.role(), Role::Candidate(_)), "{raft:?}");
+}
+
+/// To stand at once against all promises is asked by the leader of this term
+/// only: its lease ends with the asking, anybody else's does not.
+#[test]
+fn only_the_leader_of_the_term_asks_for_its_successor() {
+    let mut raft = follower(1);
+    raft.receive(Time::ZERO, append(EntryId::new(1, 1), Vec::new(), 0));
+    assert_eq!(raft.leader(), Some(n(2)));
+    let asks = |from, term| Envelope {
+        from: n(from),
+        to: n(1),
+        term: Term(term),
+        message: Message::TimeoutNow,
+    };
+    for late_or_foreign in [asks(2, 1), asks(3, 2)] {
+        raft.receive(Time::ZERO, late_or_foreign);
+        assert_eq!((raft.term(), raft.leader()), (Term(2), Some(n(2))), "{raft:?}");
+    }
+    raft.receive(Time::ZERO, asks(2, 2));
+    assert!(matches!(raft.role(), Role::Candidate(_)), "{raft:?}");
+}
+
+/// A snapshot is late: this node holds its last entry, and has vouched for more.
+/// It learns what is committed, and keeps what it has vouched for.
+#[test]
+fn a_snapshot_of_what_is_held_takes_nothing_away() {
+    let mut raft = follower(3);
+    raft.receive(Time::ZERO, append(EntryId::new(1, 3), Vec::new(), 0));
+    let ids: Vec<NodeId> = (1..=3).map(n).collect();
+    let meta = SnapshotMeta { last: EntryId::new(1, 2), ..founding(&ids, &[]) };
+    assert!(!raft.snapshot_received(Time::ZERO, Term(2), meta));
+    let ready = raft.ready(Time::ZERO);
+    assert!(ready.restore.is_none());
+    assert_eq!((raft.commit(), raft.last()), (Index(2), EntryId::new(1, 3)));
+    assert_eq!(raft.durable_index(), Index(3));
 }
