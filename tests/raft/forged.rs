@@ -11,11 +11,15 @@ use super::harness::{founding, n};
 
 /// Follows in term 2, with these entries, all of term 1, on its disk.
 fn follower(count: u64) -> Raft {
+    follower_with(Config::new(n(1), 7), count)
+}
+
+fn follower_with(config: Config, count: u64) -> Raft {
     let ids: Vec<NodeId> = (1..=3).map(n).collect();
     let entries = (1..=count).map(|index| entry(1, index)).collect();
     let hard_state = HardState { term: Term(2), vote: None, commit: Index(0) };
     let recovered = Recovered { hard_state, snapshot: Some(founding(&ids, &[])), entries };
-    Raft::new(Config::new(n(1), 7), recovered, Time::ZERO)
+    Raft::new(config, recovered, Time::ZERO)
 }
 
 fn entry(term: u64, index: u64) -> Entry {
@@ -36,6 +40,26 @@ fn commits_no_further_than_what_was_verified() {
     assert_eq!(raft.commit(), Index(2));
     raft.receive(Time::ZERO, append(EntryId::new(1, 2), vec![entry(2, 3)], 3));
     assert_eq!((raft.commit(), raft.last()), (Index(3), EntryId::new(2, 3)));
+}
+
+/// Whose state machine takes nothing any more stores on, but not without end:
+/// what is not applied stays in memory.
+#[test]
+fn who_applies_nothing_does_not_fill_its_memory() {
+    let config = Config { log_tail_bytes: 1000, disk_lag_bytes: 2000, ..Config::new(n(1), 7) };
+    let mut raft = follower_with(config, 3);
+    raft.suspend();
+    for _ in 0..100 {
+        let last = raft.last();
+        let payload = Payload::Command(vec![0; 200].into());
+        let entry = Entry { id: EntryId::new(2, last.index.0 + 1), payload };
+        raft.receive(Time::ZERO, append(last, vec![entry], last.index.0));
+        if let Some(write) = raft.ready(Time::ZERO).write {
+            raft.durable(write.seq);
+        }
+    }
+    assert!((10..20).contains(&raft.last().index.0), "{raft:?}");
+    assert_eq!(raft.durable_index(), raft.last().index);
 }
 
 /// A follower with three entries that knows them all to be committed.

@@ -94,7 +94,14 @@ impl Chance {
             9 => {
                 let (round, matched) = (self.below(5), self.index());
                 let (received, durable) = (self.index(), self.index());
-                Message::HeartbeatResponse(HeartbeatResponse { round, matched, received, durable })
+                Message::HeartbeatResponse(HeartbeatResponse {
+                    round,
+                    matched,
+                    received,
+                    durable,
+                    room: self.below(2) == 0,
+                    serves: self.below(2) == 0,
+                })
             }
             10 => Message::ReadIndex(ReadIndex { id: ReadId(self.below(u64::MAX)) }),
             11 => {
