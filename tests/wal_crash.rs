@@ -23,6 +23,7 @@ fn config() -> Config {
         create: true,
         segment_bytes: 32 << 10,
         reserve_bytes: 4 << 10,
+        mark_every_batches: 2,
         ..Config::new(NodeId(1), CLUSTER)
     }
 }

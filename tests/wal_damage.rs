@@ -22,6 +22,7 @@ fn config() -> Config {
         create: true,
         segment_bytes: 64 << 10,
         reserve_bytes: 8 << 10,
+        mark_every_batches: 1,
         ..Config::new(NodeId(1), CLUSTER)
     }
 }
@@ -166,6 +167,40 @@ fn a_mark_is_durable_after_an_idle_moment_and_after_a_start() {
     let disk = disk.crash(Crash::Lost);
     disk.zero(&segment(1), batch(4)).unwrap();
     assert!(refused(&disk).contains("log index 4"));
+}
+
+/// A mark need not follow every batch. What the last durable one speaks of is
+/// damage if it reads as zeros; so is a hole that a later batch proves, and what
+/// an idle moment has marked.
+#[test]
+fn a_rare_mark_vouches_for_what_it_speaks_of() {
+    let rarely = |disk: &FaultyDisk, batches: u64| {
+        let config = Config { mark_every_batches: 3, ..config() };
+        let mut wal = Wal::open(disk.clone(), config).unwrap().0;
+        for index in 1..=batches {
+            wal.commit(&[write(index, index..=index, 100)]).unwrap();
+        }
+        wal
+    };
+    let zeros_from = |number: u64| batch(number).start..64 << 10;
+    // Batch 7 has carried the mark of the first six.
+    for (damaged, batches, refused_at) in
+        [(zeros_from(6), 7, Some(6)), (zeros_from(7), 7, None), (batch(7), 8, Some(7))]
+    {
+        let disk = FaultyDisk::default();
+        rarely(&disk, batches);
+        let disk = disk.crash(Crash::Lost);
+        disk.zero(&segment(1), damaged.clone()).unwrap();
+        match refused_at {
+            Some(index) => assert!(refused(&disk).contains(&format!("log index {index}"))),
+            None => assert_eq!(last(&open(&disk).unwrap().1), 6, "a torn tail"),
+        }
+    }
+    let disk = FaultyDisk::default();
+    rarely(&disk, 7).idle().unwrap();
+    let disk = disk.crash(Crash::Lost);
+    disk.zero(&segment(1), zeros_from(7)).unwrap();
+    assert!(refused(&disk).contains("log index 7"));
 }
 
 /// The write was acknowledged by the disk and never done: an older one is there.

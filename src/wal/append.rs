@@ -3,8 +3,10 @@
 //! ```text
 //!  append   sync ─────────────────────────────┐   append   sync
 //!  write    fdatasync   mark (not synced)  acknowledge   write    fdatasync
-//!  batch 7  batch 7     "7 is synced"         │   batch 8  batch 8 and mark
+//!  batch 8  batch 8     "8 is synced"         │   batch 9  batch 9 and mark
 //! ```
+//!
+//! Every eighth batch or so is followed by a mark.
 //!
 //! One batch is in flight at a time: that the one before is synced is what a
 //! recovery concludes from finding a later one.
@@ -148,11 +150,20 @@ impl<D: Disk> Wal<D> {
         Ok(self.durable)
     }
 
-    /// Syncs the batch, then says so in the mark, which the next sync carries.
+    /// Syncs the batch, then says so in the mark if it is time to: the next sync
+    /// carries it.
     pub(super) fn sync_batch(&mut self) -> Result<(), WalError> {
         self.sync_current()?;
-        let number = self.current().header.number;
-        self.write_mark(number, false)
+        self.unmarked_batches += 1;
+        if self.unmarked_batches >= self.config.mark_every_batches { self.mark() } else { Ok(()) }
+    }
+
+    /// Writes a mark, unless the last one says it all.
+    fn mark(&mut self) -> Result<(), WalError> {
+        match self.unmarked_batches {
+            0 => Ok(()),
+            _ => self.write_mark(self.current().header.number, false),
+        }
     }
 
     fn write_mark(&mut self, segment: u64, closed: bool) -> Result<(), WalError> {
@@ -161,6 +172,7 @@ impl<D: Disk> Wal<D> {
         self.guard(written.at("write", self.current_path()))?;
         self.mark_slot = 1 - self.mark_slot;
         self.mark_unsynced = true;
+        self.unmarked_batches = 0;
         Ok(())
     }
 
@@ -189,6 +201,7 @@ impl<D: Disk> Wal<D> {
     pub fn idle(&mut self) -> Result<bool, WalError> {
         self.check_running()?;
         assert!(self.unsynced.is_none(), "a batch is waiting for its sync");
+        self.mark()?;
         if self.mark_unsynced {
             self.sync_current()?;
         }

@@ -85,6 +85,11 @@ pub struct Config {
     /// How much of the current segment is kept free for what must still be
     /// written when the disk is full.
     pub reserve_bytes: u64,
+    /// After how many batches a mark is written, unless an idle moment comes
+    /// first. A mark is a page more for the disk to write, which a client that
+    /// waits alone feels; on the other hand, damage that reads as zeros and that
+    /// destroys all batches since the last durable mark is taken for a torn tail.
+    pub mark_every_batches: u32,
     /// A pin gives way when the journal is larger than this.
     pub pin_limit_bytes: u64,
 }
@@ -98,6 +103,7 @@ impl Config {
             create: false,
             segment_bytes: 64 << 20,
             reserve_bytes: 8 << 20,
+            mark_every_batches: 8,
             pin_limit_bytes: 4 << 30,
         }
     }
@@ -119,6 +125,8 @@ pub struct Wal<D: Disk> {
     /// Where the next mark goes, and whether the one before awaits a sync.
     mark_slot: usize,
     mark_unsynced: bool,
+    /// Batches that are synced and that no mark speaks of.
+    unmarked_batches: u32,
     spare: Option<Spare<D::File>>,
     /// Preparing a segment found no space.
     full: bool,
@@ -160,6 +168,7 @@ impl<D: Disk> Wal<D> {
             end: 0,
             mark_slot: 0,
             mark_unsynced: false,
+            unmarked_batches: 0,
             spare: None,
             full: false,
             unsynced: None,

@@ -15,7 +15,8 @@
 //!    what it said on the strength of that batch cannot be known any more.
 //!
 //! So what can be claimed: a killed process loses nothing, and after a power cut
-//! only damage inside the very last batch cannot be told from a torn write.
+//! only damage inside the very last batch, or that leaves nothing of all batches
+//! since the last durable mark, cannot be told from a torn write.
 //!
 //! **Mend** only when all is judged; a refusal changes nothing on the disk. The
 //! batches past the mark came from the page cache, which is not the disk: the
