@@ -632,5 +632,17 @@ fn a_member_that_a_probe_has_found_elsewhere_is_spoken_to_there() {
         assert!(matches!(a.hears().await, Input::LinkLost(B)), "nobody is there");
         a.say(B, Message::TimeoutNow);
         assert_eq!(b.hears_message().await, (A, Message::TimeoutNow));
+
+        // What the log says of it later is newer than what was found.
+        let found = Node::start(B, CLUSTER).await;
+        look(&found.address).await;
+        assert!(matches!(a.hears().await, Input::LinkLost(B)));
+        a.say(B, Message::Outdated);
+        assert_eq!(found.hears_message().await, (A, Message::Outdated));
+        let written = Node::start(B, CLUSTER).await;
+        a.knows(&[&written]);
+        assert!(matches!(a.hears().await, Input::LinkLost(B)));
+        a.say(B, Message::TimeoutNow);
+        assert_eq!(written.hears_message().await, (A, Message::TimeoutNow));
     });
 }

@@ -36,6 +36,8 @@ pub(super) struct Line {
     pub held: u32,
     /// How many of its requests are at the leader unanswered.
     pub forwarded: u32,
+    /// The number of its last write that was sent to a leader.
+    pub sent_write: u64,
 }
 
 impl Line {

@@ -280,7 +280,11 @@ impl Replica {
         let Held { ticket, request, deadline, .. } = held;
         let (term, bytes) = (self.raft.term(), request.size_bytes());
         let timeout = deadline.since(now.time);
-        self.line(ticket).forwarded += 1;
+        let line = self.line(ticket);
+        line.forwarded += 1;
+        if !is_read(&request) {
+            line.sent_write = ticket.number;
+        }
         let sent = Sent { ticket, request: request.clone(), to: leader, term, deadline, bytes };
         let id = self.forwards.insert(sent);
         let connection = ticket.connection;
@@ -338,8 +342,9 @@ impl Replica {
         }
     }
 
-    /// Gives up requests at a leader that will not answer any more. The reads
-    /// among them may be asked again.
+    /// Gives up requests at a leader that will not answer any more. Of the reads
+    /// among them, those may be asked again that have no write of their connection
+    /// behind them: it may have taken effect.
     pub(super) fn give_up_forwarded(&mut self, over: Vec<Sent>) -> Vec<Held> {
         let mut reads = Vec::new();
         for Sent { ticket, request, deadline, .. } in over {
@@ -351,13 +356,21 @@ impl Replica {
                 Request::Transfer { to } if self.is_led_by(to.as_deref()) => {
                     self.reply(ticket, Reply::Done);
                 }
-                request if is_read(&request) => {
+                request if is_read(&request) && !self.is_overtaken(ticket) => {
                     reads.push(Held { ticket, request, deadline, not_before: Time::ZERO });
+                }
+                request if is_read(&request) => {
+                    self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
                 }
                 _ => self.refuse(ticket, ErrorKind::Unknown, UNKNOWN),
             }
         }
         reads
+    }
+
+    /// Whether a write of the same connection behind it was sent to a leader.
+    fn is_overtaken(&self, ticket: Ticket) -> bool {
+        self.lines.get(&ticket.connection).is_some_and(|line| line.sent_write > ticket.number)
     }
 
     /// Whether this member leads, or anybody if none is named.

@@ -385,7 +385,8 @@ impl Connection {
         }
     }
 
-    /// Takes in no more requests; ends when those taken in are answered.
+    /// Takes in no more requests; ends when those taken in are answered. What was
+    /// read and not yet taken in is as if it were still on its way.
     pub fn stop_reading(&self) {
         self.state.borrow_mut().closing = true;
         self.wake.notify_one();

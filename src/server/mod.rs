@@ -44,6 +44,7 @@ pub mod snapshots;
 pub mod start;
 
 use std::cell::RefCell;
+use std::future::ready;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
@@ -74,7 +75,7 @@ use start::{Opened, Started};
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How many descriptors clients leave for files and peers.
-const RESERVED_DESCRIPTORS: u64 = 256;
+const RESERVED_DESCRIPTORS: u64 = 512;
 
 /// How long a stop waits for what is under way.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -322,19 +323,18 @@ impl EventLoop {
             self.pace.note(begun);
             let now = os::now().time;
             let wait = effects.wake_at.map_or(STOP_PATIENCE, |at| at.since(now));
-            if wait.is_zero() {
-                continue;
-            }
             tokio::select! {
                 biased;
-                () = self.hub.arrival() => {}
-                Some(report) = self.reports.recv() => self.note(report)?,
-                () = sleep(wait.min(STOP_PATIENCE)) => {}
+                // However much there is to do, this is heard.
                 result = &mut stop, if self.stop_by.is_none() => {
                     result?;
                     log::info!("stopping");
                     self.stop();
                 }
+                () = ready(()), if wait.is_zero() => {}
+                () = self.hub.arrival() => {}
+                Some(report) = self.reports.recv() => self.note(report)?,
+                () = sleep(wait.min(STOP_PATIENCE)) => {}
             }
         }
         self.peers.close(CLOSE_PATIENCE).await;

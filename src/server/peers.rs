@@ -119,12 +119,13 @@ impl Peers {
         probes: Vec<Probe>,
     ) {
         let book = book.map(BTreeMap::from_iter);
+        let old = book.as_ref().map(|_| self.book.borrow().clone());
         if let Some(book) = &book {
             self.book.borrow_mut().extend(book.clone());
         }
         self.send(messages);
-        if let Some(book) = book {
-            let old = self.book.replace(book);
+        if let (Some(book), Some(old)) = (book, old) {
+            self.book.replace(book);
             let book = self.book.borrow();
             // What the log says now is newer than what was found before.
             self.found.borrow_mut().retain(|node, _| book.get(node) == old.get(node));
@@ -201,7 +202,8 @@ impl Peers {
         match dial(&address, &hello, self.limits.dial_timeout).await {
             Ok((stream, there)) if self.is(&there, link.to) => Ok((stream, address)),
             outcome => {
-                self.found.borrow_mut().remove(&link.to);
+                // Meanwhile it may have been found elsewhere.
+                self.found.borrow_mut().retain(|&n, found| (n, &*found) != (link.to, &address));
                 let (_, there) = outcome?;
                 Err(format!("{address} takes itself for somebody else, {}", there.node))
             }

@@ -124,6 +124,28 @@ fn a_new_leaders_first_entry_finds_room() {
     }
 }
 
+/// A read that is at a leader which is gone is asked again, unless a write of its
+/// connection is behind it: that may have taken effect.
+#[test]
+fn a_read_is_asked_again_and_overtakes_nothing() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    assert!(is_stored(&cluster.call(leader, 1, set("k", "old"))));
+    let reader = cluster.follower();
+    fill(&mut cluster, reader.0, 10_000);
+    cluster.cut.insert((leader, reader));
+    let again = cluster.ask(reader, 8, get("k"));
+    let overtaken = cluster.ask(reader, 9, get("k"));
+    let write = cluster.ask(reader, 9, set("k", "new"));
+    cluster.run_ms(20);
+    cluster.kill(leader);
+    let reply = cluster.wait_for(again);
+    assert!(matches!(value(&reply).as_deref(), Some("old" | "new")), "{reply:?}");
+    assert_eq!(error(&cluster.wait_for(write)).0, ErrorKind::Unknown);
+    assert_eq!(error(&cluster.wait_for(overtaken)).0, ErrorKind::NoLeader);
+    assert_eq!(value(&cluster.call(reader, 9, get("k"))).as_deref(), Some("new"));
+}
+
 /// A leader whose state is in doubt hands over to a full one rather than to none.
 #[test]
 fn to_serve_reads_is_better_than_to_serve_nothing() {
