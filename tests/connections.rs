@@ -61,6 +61,7 @@ impl Server {
         let value = Bytes::from(vec![b'v'; VALUE_BYTES]);
         loop {
             self.hub.arrival().await;
+            self.hub.begin_turn();
             let replies = self.hub.take_inbox().into_iter().filter_map(|input| match input {
                 Input::Request { ticket, request: Request::Ping } => Some((ticket, Reply::Pong)),
                 Input::Request { ticket, .. } => {
