@@ -15,8 +15,8 @@ PROFILE   = dev
 
 TARGET    = $(or $(CARGO_TARGET_DIR),target)
 BIN       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
-SETTINGS  = NODES=$(NODES) HOST=$(HOST) PORT_BASE=$(PORT_BASE) PEER_BASE=$(PEER_BASE) DATA=$(DATA) \
-            CACHED=$(BIN)/cached CACHECLI=$(BIN)/cachecli
+SETTINGS  = NODES=$(NODES) HOST=$(HOST) PORT_BASE=$(PORT_BASE) PEER_BASE=$(PEER_BASE) DATA='$(DATA)' \
+            CACHED='$(BIN)/cached' CACHECLI='$(BIN)/cachecli'
 LAST      = $(shell expr $(NODES) - 1)
 ADDRESSES = $(shell for i in $$(seq 0 $(LAST)); do printf '%s:%s,' $(HOST) $$(($(PORT_BASE) + i)); done)
 
@@ -60,7 +60,7 @@ clean: ## remove what was built
 	$(CARGO) clean
 
 clean-data: ## remove the data of the nodes
-	rm -rf $(DATA)
+	rm -rf '$(DATA)'
 
 check: ## format, lints, documentation, tests: all that must pass; changes no file
 	$(CARGO) fmt --check

@@ -40,7 +40,7 @@ pub enum Error {
     #[error("unreachable: {0}")]
     Unreachable(String),
     /// The write may or may not have taken effect.
-    #[error("outcome unknown, it may or may not have taken effect: {0}")]
+    #[error("outcome unknown: {0}")]
     Unknown(String),
     /// A node refused, without effect. The kind is never `ErrorKind::Unknown`.
     #[error("{1}")]

@@ -22,6 +22,7 @@ finish() {
 trap finish INT TERM
 trap stop_everything EXIT
 
+check_ports
 for number in $(seq "$NODES"); do
     start_node "$number" > >(with_name "node$number")
 done

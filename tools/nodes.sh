@@ -34,6 +34,16 @@ find_ports() {
     return 1
 }
 
+# Says which port somebody listens on already, if any.
+check_ports() {
+    local port
+    for port in $(seq "$PORT_BASE" $((PORT_BASE + NODES - 1))) $(seq "$PEER_BASE" $((PEER_BASE + NODES - 1))); do
+        is_free "$port" && continue
+        echo "$HOST:$port is in use: is there a cluster already? PORT_BASE and PEER_BASE name other ports." >&2
+        return 1
+    done
+}
+
 client_address() { echo "$HOST:$((PORT_BASE + $1 - 1))"; }
 peer_address() { echo "$HOST:$((PEER_BASE + $1 - 1))"; }
 

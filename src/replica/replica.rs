@@ -164,7 +164,13 @@ impl Replica {
 
     fn note_journal(&mut self, now: Time, log_bytes: u64, room_bytes: u64) {
         self.log_bytes = log_bytes;
+        let had_room = self.raft.has_room();
         self.raft.set_room(now, room_bytes);
+        match (had_room, self.raft.has_room()) {
+            (true, false) => log::warn!("{}: the disk is full", self.config.name),
+            (false, true) => log::info!("{}: the disk has room again", self.config.name),
+            _ => {}
+        }
     }
 
     fn on_peer(&mut self, now: Now, from: NodeId, message: PeerMessage) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Parser, ValueEnum};
 
 use super::os;
@@ -61,7 +62,7 @@ pub struct Flags {
 
     /// For this start only: set the data directory aside (nothing is deleted)
     /// and join the cluster of --join in the place of the lost node of this name.
-    #[arg(long, env = "CACHED_REBUILD")]
+    #[arg(long, env = "CACHED_REBUILD", value_parser = FalseyValueParser::new())]
     pub rebuild: bool,
 
     /// Whether an empty data directory without --join may become a new cluster.
@@ -85,12 +86,14 @@ pub struct Flags {
 
     /// How large the data set may grow before writes that make it larger are
     /// refused. Default: half of this machine's memory.
-    #[arg(long, env = "CACHED_MAX_MEMORY_BYTES", value_name = "BYTES")]
+    #[arg(long, env = "CACHED_MAX_MEMORY_BYTES", value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(1 << 20..))]
     pub max_memory_bytes: Option<u64>,
 
     /// How many clients may be connected.
-    #[arg(long, env = "CACHED_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "COUNT")]
-    pub max_connections: usize,
+    #[arg(long, env = "CACHED_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
 
     /// How much of the log one file holds.
     #[arg(long, env = "CACHED_SEGMENT_BYTES", default_value_t = 64 << 20, value_name = "BYTES",
@@ -100,7 +103,7 @@ pub struct Flags {
     /// How large the log behind the last snapshot may grow before a new one is
     /// taken; it also has to be larger than that snapshot.
     #[arg(long, env = "CACHED_SNAPSHOT_LOG_BYTES", default_value_t = 64 << 20,
-          value_name = "BYTES")]
+          value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_log_bytes: u64,
 
     /// error, warn, info, debug or trace.
@@ -271,13 +274,18 @@ impl TryFrom<Flags> for ServerConfig {
         if flags.id.is_empty() || flags.id.len() > 255 {
             return Err("--id: a name has 1 to 255 bytes".into());
         }
-        if flags.rebuild && flags.join.is_empty() {
-            return Err("--rebuild: from whom? Name members of the cluster with --join".into());
+        if flags.id.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err("--id: a name has no spaces".into());
         }
         let (listen, advertise) = reached_at("--listen", &flags.listen, &flags.advertise)?;
         let (peer_listen, peer_advertise) =
             reached_at("--peer-listen", &flags.peer_listen, &flags.peer_advertise)?;
-        let join = flags.join.iter().map(|address| joinable(address)).collect::<Result<_, _>>()?;
+        // A service file may set the variable to nothing.
+        let named = flags.join.iter().filter(|address| !address.trim().is_empty());
+        let join = named.map(|address| joinable(address)).collect::<Result<Vec<_>, _>>()?;
+        if flags.rebuild && join.is_empty() {
+            return Err("--rebuild: from whom? Name members of the cluster with --join".into());
+        }
         Ok(Self {
             name: flags.id,
             advertise,
@@ -293,7 +301,10 @@ impl TryFrom<Flags> for ServerConfig {
             memory_limit_bytes: flags.max_memory_bytes.unwrap_or_else(os::half_of_memory_bytes),
             segment_bytes: flags.segment_bytes,
             snapshot_log_bytes: flags.snapshot_log_bytes,
-            clients: ClientLimits { connections: flags.max_connections, ..Default::default() },
+            clients: ClientLimits {
+                connections: flags.max_connections as usize,
+                ..Default::default()
+            },
             peers: PeerLimits::default(),
         })
     }
@@ -309,8 +320,10 @@ fn reached_at(
     let listen = listen.collect::<Result<Vec<_>, _>>()?;
     let first = listen.first().ok_or_else(|| format!("{flag}: an address is needed"))?;
     let advertise = match advertise {
-        Some(address) => normalise(&flag.replace("listen", "advertise"), address)?,
-        None => first.clone(),
+        Some(address) if !address.is_empty() => {
+            normalise(&flag.replace("listen", "advertise"), address)?
+        }
+        _ => first.clone(),
     };
     Ok((listen, advertise))
 }
@@ -318,6 +331,9 @@ fn reached_at(
 /// An address to join may be what a browser would be given.
 fn joinable(address: &str) -> Result<String, String> {
     let address = address.trim().trim_start_matches("http://").trim_end_matches('/');
+    if address.contains("://") {
+        return Err(format!("--join: {address:?} is not HOST:PORT"));
+    }
     let address = normalise("--join", address)?;
     Ok(match address.strip_prefix("0.0.0.0:") {
         Some(port) => format!("127.0.0.1:{port}"),
@@ -365,6 +381,22 @@ mod tests {
             let error = parse(&["--listen", wrong]).unwrap_err();
             assert!(error.contains("--listen") && error.contains(wrong), "{error}");
         }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let wrong: [&[&str]; 6] = [
+            &["--max-connections", "0"],
+            &["--max-memory-bytes", "0"],
+            &["--snapshot-log-bytes", "0"],
+            &["--join", "https://a:1"],
+            &["--id", "a b"],
+            &["--rebuild", "--join", ""],
+        ];
+        for args in wrong {
+            assert!(parse(args).unwrap_err().contains(args[0]), "{args:?}");
+        }
+        assert_eq!(parse(&["--join", "", "--advertise", ""]).unwrap().join, [""; 0]);
     }
 
     #[test]

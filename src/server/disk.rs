@@ -143,6 +143,7 @@ impl Worker {
     /// Until the queue is closed and empty, or the disk fails. A full disk is no
     /// failure: writes stay where they are, and whatever makes room goes on.
     fn work(&mut self) -> Result<(), WalError> {
+        self.report_journal();
         loop {
             match self.wait() {
                 Ok(job) => {

@@ -108,6 +108,12 @@ pub enum StartError {
          existing one with --join"
     )]
     Empty(PathBuf),
+    /// It is no node's, and there is something in it.
+    #[error(
+        "{0} holds {1:?} and no node's identity: name an empty directory; or, if this was a node's, \
+         get it back from the other members with --rebuild and --join"
+    )]
+    Occupied(PathBuf, String),
     /// It was begun to join a cluster and has not.
     #[error(
         "{0} was begun to join a cluster and does not belong to one yet: start it with --join, \

@@ -13,7 +13,7 @@ use crate::raft::{
 };
 use crate::replica::snapshots::Available;
 use crate::replica::{self, Peer, Replica};
-use crate::wal::{self, Identity, StdDisk, Wal, WalError};
+use crate::wal::{self, Disk, Identity, StdDisk, Wal, WalError};
 
 /// What a node starts with.
 pub struct Started {
@@ -133,6 +133,10 @@ fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<Identity, StartErro
         }
         Some(identity) => Ok(identity),
         None => {
+            // Not even to join: the cluster would drop the member that this was.
+            if let Some(stray) = stray(disk)? {
+                return Err(StartError::Occupied(dir(), stray));
+            }
             let founds = config.join.is_empty();
             if founds && !config.bootstrap {
                 return Err(StartError::Empty(dir()));
@@ -150,6 +154,14 @@ fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<Identity, StartErro
     }
 }
 
+/// Something in a directory of nobody's that a node has not just put there.
+fn stray(disk: &StdDisk) -> io::Result<Option<String>> {
+    let ours = |name: &String| {
+        matches!(name.as_str(), StdDisk::LOCK | "lost+found") || name.ends_with(".tmp")
+    };
+    Ok(disk.list()?.into_iter().filter(|name| !ours(name)).min())
+}
+
 /// Renames the directory of a node that is rebuilt to `DIR.old-N`. One that
 /// belongs to no cluster has nothing to keep, and goes on: a rebuild that was
 /// interrupted is not begun again under yet another identity.
@@ -160,7 +172,7 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     // Held until it has its new name, so that no other process uses it.
     let disk = StdDisk::open(dir)?;
     let is_new = match Identity::load(&disk) {
-        Ok(None) => true,
+        Ok(None) => stray(&disk)?.is_none(),
         Ok(Some(identity)) => identity.cluster.is_none(),
         // What cannot be read is what a rebuild is for.
         Err(_) => false,

@@ -67,7 +67,7 @@ struct Held {
 
 impl StdDisk {
     /// Where the lock is. It is never removed: another process may wait on it.
-    const LOCK: &str = "lock";
+    pub const LOCK: &str = "lock";
 
     /// Opens or creates the directory, and locks it.
     ///

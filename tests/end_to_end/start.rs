@@ -119,6 +119,28 @@ fn a_damaged_journal() {
     refuses(command(), &["damaged"]);
 }
 
+/// Whose data this is cannot be known any more. Neither does the node begin anew
+/// beside it, nor does it ask to be taken in: the cluster would drop the member
+/// that it was.
+#[test]
+fn an_identity_that_is_gone() {
+    let (cluster, _) = stopped();
+    let node = &cluster.nodes[0];
+    fs::remove_file(node.data_dir.join("identity")).expect("it can be removed");
+    let before = contents(&node.data_dir);
+    let command = || like(node, &node.name, &node.data_dir);
+    refuses(command(), &["journal-", "no node's identity", "--rebuild"]);
+    let mut joins = command();
+    joins.args(["--join", &node.address]);
+    refuses(joins, &["journal-", "no node's identity", "--rebuild"]);
+    assert!(contents(&node.data_dir) == before, "nothing was touched");
+    // Nor does it move in where somebody else lives.
+    let other = cluster.dir.path().join("other");
+    fs::create_dir(&other).expect("a directory");
+    fs::write(other.join("main.rs"), "fn main() {}").expect("a file");
+    refuses(like(node, &node.name, &other), &["main.rs", "empty directory"]);
+}
+
 /// The rest of the directory is there, and so the node has been somebody: it
 /// does not begin anew with an empty journal.
 #[test]
@@ -193,7 +215,7 @@ fn the_environment_says_what_flags_do_not() {
     let mut command = cached();
     command
         .env("CACHED_EXIT_WITH_STDIN", "1")
-        .env("CACHED_ID", "from the environment")
+        .env("CACHED_ID", "from-the-environment")
         .env("CACHED_LISTEN", &address)
         .env("CACHED_PEER_LISTEN", &cluster.nodes[node].peer_address)
         .env("CACHED_DATA_DIR", "overruled")
@@ -205,7 +227,7 @@ fn the_environment_says_what_flags_do_not() {
     let mut child = command.spawn().expect("cached can be started");
     let status =
         eventually("it serves", || User::new([&address]).status().map_err(|e| e.to_string()));
-    assert_eq!(status.name, "from the environment");
+    assert_eq!(status.name, "from-the-environment");
     assert_eq!(status.memory_limit_bytes, 12_345_678);
     assert!(data_dir.exists());
     // What the harness relies on: it ends when nobody holds its standard input.

@@ -25,6 +25,13 @@ pub struct Args {
     pub command: Option<Command>,
 }
 
+/// `HOST:PORT`, `:PORT` or a URL of that.
+fn address(text: &str) -> Result<String, String> {
+    let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let port = plain.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| text.to_owned()).ok_or_else(|| "not HOST:PORT".to_owned())
+}
+
 /// What holds for every command.
 #[derive(Debug, Clone, Group)]
 pub struct Options {
@@ -35,6 +42,7 @@ pub struct Options {
         global = true,
         env = "CACHECLI_ADDR",
         value_delimiter = ',',
+        value_parser = address,
         default_value = "127.0.0.1:3001"
     )]
     pub addr: Vec<String>,

@@ -1,5 +1,6 @@
 //! The interactive prompt: the commands of the command line, one per line.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +26,9 @@ pub fn run(runtime: &Runtime, session: &mut Session) -> ExitCode {
     // There is none at the first start.
     let _ = history.as_ref().map(|file| editor.load_history(file));
     let mut exit = ExitCode::SUCCESS;
+    if std::io::stdin().is_terminal() {
+        println!("help lists the commands, exit leaves.");
+    }
     loop {
         match editor.readline("cache> ") {
             Ok(line) if matches!(line.trim(), "quit" | "exit") => break,
