@@ -16,8 +16,8 @@ use crate::commands::{Failure, Outcome, Session, client_of};
 use crate::output::Shown;
 use crate::{status, values};
 
-/// Keys per request, and requests in flight.
-const BATCH: u64 = 100;
+/// Keys per request, and reads in flight: writes of a session go one by one.
+const BATCH: u64 = 1000;
 const PIPELINE: usize = 8;
 /// About how many bytes of values one request may hold.
 const BATCH_BYTES: u64 = 1 << 20;
