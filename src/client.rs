@@ -440,9 +440,14 @@ fn forget(attempt: &mut Attempt) {
     }
 }
 
+/// `HOST:PORT` of an address that may be written as a browser would be given it.
+pub fn without_scheme(address: &str) -> &str {
+    address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/')
+}
+
 /// What to dial for what a person wrote.
 fn dialled(address: &str) -> String {
-    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    let address = without_scheme(address);
     match address.strip_prefix(':') {
         Some(port) => format!("127.0.0.1:{port}"),
         None => address.to_owned(),

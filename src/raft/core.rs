@@ -330,20 +330,21 @@ impl Core {
         self.durability.truncate_after(verified.max(self.hard_state.commit));
         self.log = Log::new(meta.last);
         self.configurations = Configurations::new(meta.last.index, meta.membership.clone());
-        self.note_own_membership(&Payload::Membership(meta.membership.clone()));
         self.hard_state.commit = meta.last.index;
-        self.applied = meta.last;
-        self.base = Some(meta.clone());
-        self.restore = Some(meta);
+        self.continue_from(meta);
     }
 
     /// A snapshot replaces a state that is not to be trusted; the log, which
     /// holds all of it and perhaps more, stays, and is on its way to the disk.
     pub fn replace_state(&mut self, meta: SnapshotMeta) {
         log::info!("{}: a snapshot replaces the state at {}", self.config.id, meta.last);
-        self.applied = meta.last;
         self.configurations.applied(meta.last.index);
+        self.continue_from(meta);
+    }
+
+    fn continue_from(&mut self, meta: SnapshotMeta) {
         self.note_own_membership(&Payload::Membership(meta.membership.clone()));
+        self.applied = meta.last;
         self.base = Some(meta.clone());
         self.restore = Some(meta);
     }

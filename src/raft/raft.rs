@@ -222,7 +222,7 @@ impl Raft {
     pub fn serves(&self, node: NodeId) -> bool {
         match &self.role {
             _ if node == self.id() => !self.core.suspended,
-            Role::Leader(leader) => leader.progress().any(|(n, p)| n == node && p.serves),
+            Role::Leader(leader) => leader.progress.get(&node).is_some_and(|p| p.serves),
             _ => true,
         }
     }

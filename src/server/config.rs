@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Parser, ValueEnum};
 
 use super::os;
+use crate::client::without_scheme;
 use crate::raft::{Membership, ReadMode};
 
 /// One node of a replicated cache that never loses an acknowledged write.
@@ -330,7 +331,7 @@ fn reached_at(
 
 /// An address to join may be what a browser would be given.
 fn joinable(address: &str) -> Result<String, String> {
-    let address = address.trim().trim_start_matches("http://").trim_end_matches('/');
+    let address = without_scheme(address.trim());
     if address.contains("://") {
         return Err(format!("--join: {address:?} is not HOST:PORT"));
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use raftcache::client::without_scheme;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -27,8 +28,7 @@ pub struct Args {
 
 /// `HOST:PORT`, `:PORT` or a URL of that.
 fn address(text: &str) -> Result<String, String> {
-    let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    let port = plain.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let port = without_scheme(text).rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     port.map(|_| text.to_owned()).ok_or_else(|| "not HOST:PORT".to_owned())
 }
 
