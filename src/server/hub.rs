@@ -76,6 +76,11 @@ impl Hub {
         self.inbox.borrow_mut().push(input);
     }
 
+    /// Whether there is something for a turn already.
+    pub fn has_work(&self) -> bool {
+        !self.inbox.borrow().is_empty() || !self.deferred.borrow().is_empty()
+    }
+
     /// Until something has been submitted since the last turn.
     pub async fn arrival(&self) {
         self.arrived.notified().await;

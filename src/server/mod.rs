@@ -48,13 +48,14 @@ use std::future::ready;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use config::ClientLimits;
 pub use config::{Flags, ServerConfig};
@@ -225,6 +226,16 @@ async fn stop_signal() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
+/// Lets the alarm ring after `wait` at the latest. To set it costs two calls of
+/// the system, to ring too early one turn; and most turns only put off what they
+/// wait for, so what is later is not set before the earlier has rung.
+fn set_alarm(alarm: &mut Pin<Box<Sleep>>, wait: Duration) {
+    let at = Instant::now() + wait;
+    if alarm.is_elapsed() || at < alarm.deadline() {
+        alarm.as_mut().reset(at);
+    }
+}
+
 struct EventLoop {
     name: String,
     driver: Driver,
@@ -316,6 +327,7 @@ impl EventLoop {
 
     async fn run(mut self) -> Result<(), StartError> {
         let mut stop = Box::pin(stop_signal());
+        let mut alarm = Box::pin(sleep(STOP_PATIENCE));
         loop {
             let begun = Instant::now();
             let effects = self.turn()?;
@@ -324,11 +336,14 @@ impl EventLoop {
             if is_done || self.stop_by.is_some_and(|by| Instant::now() >= by) {
                 break;
             }
-            // Peers and clients are heard between any two turns.
-            yield_now().await;
+            let wait = effects.wake_at.map_or(STOP_PATIENCE, |at| at.since(os::now().time));
+            set_alarm(&mut alarm, wait.min(STOP_PATIENCE));
+            if wait.is_zero() || self.hub.has_work() || !self.reports.is_empty() {
+                // Peers and clients are heard between any two turns; with nothing
+                // to do, they are while it waits.
+                yield_now().await;
+            }
             self.pace.note(begun);
-            let now = os::now().time;
-            let wait = effects.wake_at.map_or(STOP_PATIENCE, |at| at.since(now));
             tokio::select! {
                 biased;
                 // However much there is to do, this is heard.
@@ -340,7 +355,7 @@ impl EventLoop {
                 () = ready(()), if wait.is_zero() => {}
                 () = self.hub.arrival() => {}
                 Some(report) = self.reports.recv() => self.note(report)?,
-                () = sleep(wait.min(STOP_PATIENCE)) => {}
+                () = &mut alarm => {}
             }
         }
         self.peers.close(CLOSE_PATIENCE).await;
