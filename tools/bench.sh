@@ -36,14 +36,22 @@ report_sizes() {
 for number in $(seq "$members"); do start "$number"; done
 wait_for "a leader and all members" all_ready
 
-measure() {
-    title "bench $*"
+leader=$(nodes_with_role leader)
+leader=$(client_address "${leader#node}")
+at_leader() {
+    title "at the leader: bench $*"
+    "$CACHECLI" --addr "$leader" bench --duration "$DURATION" "$@"
+}
+at_all_nodes() {
+    title "at all nodes: bench $*"
     cli bench --duration "$DURATION" "$@"
 }
-measure --clients 50 --read-share 0
-measure --clients 1 --read-share 0
-measure --clients 50 --read-share 1
-measure --clients 50 --read-share 0.5 --pipeline 16
+at_leader --clients 50 --read-share 0
+at_leader --clients 1 --read-share 0
+at_leader --clients 50 --read-share 1
+at_all_nodes --clients 50 --read-share 0
+at_all_nodes --clients 50 --read-share 1
+at_all_nodes --clients 50 --read-share 0.5 --pipeline 16
 
 title "$KEYS keys of 100 B"
 cli seed --keys "$KEYS" --value-bytes 100
