@@ -12,6 +12,7 @@
 //! | [`wal`] | the durable journal and the snapshot files, over a small `Disk` seam | `raft encoding` |
 //! | [`replica`] | raft + fsm + the requests that wait: `Input` in, `Effects` out | `raft fsm request encoding` |
 //! | [`protocol`] | one codec per wire format | `request encoding raft replica` (the latter two: `peer` only) |
+//! | [`storage`] | the work of the disk threads: a replica's writes, reads, snapshots and start, on a `Disk` | `raft fsm wal replica request encoding` |
 //! | [`server`] | the only place with tokio, sockets, threads and clocks; it moves bytes | all |
 //! | [`client`] | a small async client of the binary protocol | `request protocol` |
 //!
@@ -30,4 +31,5 @@ pub mod raft;
 pub mod replica;
 pub mod request;
 pub mod server;
+pub mod storage;
 pub mod wal;

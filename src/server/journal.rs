@@ -1,20 +1,20 @@
 //! The journal of this node, once there is one.
 //!
 //! A node that is to join a cluster has an identity and nothing else. The first
-//! member that speaks to it by that identity names the cluster; it is adopted in
-//! an order in which every step is durable before the next: the cluster in the
-//! identity file, the journal, the mark that there is one. Only then is anything
-//! heard of what that member says.
+//! member that speaks to it by that identity names the cluster; it is adopted,
+//! durably (see [`storage::adopt`]). Only then is anything heard of what that
+//! member says.
 
 use std::cell::RefCell;
 use std::io;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::disk::{DiskThread, Job, Report};
+use super::disk::{DiskThread, Report};
 use super::snapshots::SnapshotThread;
 use crate::raft::ClusterId;
 use crate::replica::SnapshotJob;
+use crate::storage::{self, Job};
 use crate::wal::{self, Identity, StdDisk, Wal, WalError};
 
 /// A data directory without a cluster.
@@ -29,18 +29,9 @@ pub struct Unjoined {
 
 impl Unjoined {
     fn adopt(mut self, cluster: ClusterId) -> Result<Wal<StdDisk>, WalError> {
-        self.identity.cluster = Some(cluster);
-        self.identity.founder = false;
-        self.identity.save(&self.disk)?;
-        let config = wal::Config {
-            create: true,
-            segment_bytes: self.segment_bytes,
-            ..wal::Config::new(self.identity.node, cluster)
-        };
-        let (wal, _empty) = Wal::open(self.disk.clone(), config)?;
-        self.identity.begun = true;
-        self.identity.save(&self.disk)?;
-        Ok(wal)
+        let segment_bytes = self.segment_bytes;
+        let config = wal::Config { segment_bytes, ..wal::Config::new(self.identity.node, cluster) };
+        storage::adopt(&self.disk, &mut self.identity, cluster, config)
     }
 }
 
@@ -107,37 +98,5 @@ impl Journal {
             thread.close();
         }
         self.disk.borrow_mut().close();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::raft::NodeId;
-    use crate::wal::Disk;
-
-    /// A journal of a cluster that the identity does not name, or one that is
-    /// said to be there and is not, would be refused at the next start.
-    #[test]
-    fn each_step_into_a_cluster_is_durable_before_the_next() {
-        let temp = tempfile::tempdir().unwrap();
-        let disk = StdDisk::open(temp.path()).unwrap();
-        let name = "a".to_owned();
-        let identity =
-            Identity { node: NodeId(7), cluster: None, founder: false, begun: false, name };
-        let newcomer =
-            || Unjoined { disk: disk.clone(), identity: identity.clone(), segment_bytes: 1 << 20 };
-        let belongs = || {
-            let found = Identity::load(&disk).unwrap().unwrap();
-            (found.cluster, found.founder, found.begun)
-        };
-        // No journal is begun where a snapshot is.
-        let in_the_way = crate::wal::snapshot_file::name(crate::raft::EntryId::new(1, 1));
-        disk.create(&in_the_way).unwrap();
-        assert!(newcomer().adopt(ClusterId(9)).is_err());
-        assert_eq!(belongs(), (Some(ClusterId(9)), false, false));
-        disk.remove(&in_the_way).unwrap();
-        newcomer().adopt(ClusterId(9)).unwrap();
-        assert_eq!(belongs(), (Some(ClusterId(9)), false, true));
     }
 }

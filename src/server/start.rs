@@ -5,14 +5,12 @@ use std::path::Path;
 
 use super::config::ServerConfig;
 use super::journal::Unjoined;
-use super::{StartError, address, os, snapshots};
+use super::{StartError, address, os};
 use crate::fsm::{Fsm, Limits};
-use crate::raft::{
-    self, ClusterId, Entry, EntryId, HardState, Index, Member, Membership, NodeId, Payload, Raft,
-    Recovered, Term, Write, WriteSeq,
-};
+use crate::raft::{self, ClusterId, Member, NodeId, Raft, Recovered};
 use crate::replica::snapshots::Available;
 use crate::replica::{self, Peer, Replica};
+use crate::storage;
 use crate::wal::{self, Disk, Identity, StdDisk, Wal, WalError};
 
 /// What a node starts with.
@@ -50,60 +48,39 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
         rebuild: config.rebuild,
         member: false,
     };
-    let (journal, recovered, state) = match identity.cluster {
-        Some(cluster) => recover(config, disk, identity, cluster)?,
+    let (journal, recovered, fsm, newest) = match identity.cluster {
+        Some(cluster) => {
+            let opened = recover(config, &disk, identity, cluster)?;
+            (Opened::Member(Box::new(opened.wal)), opened.recovered, opened.fsm, opened.newest)
+        }
         None => {
             log::info!("{}: asking to join at {}", config.name, config.join.join(", "));
             let segment_bytes = config.segment_bytes;
             let newcomer = Opened::Newcomer(Unjoined { disk, identity, segment_bytes });
-            (newcomer, Recovered::default(), State::empty())
+            (newcomer, Recovered::default(), Fsm::new(Limits::default()), None)
         }
     };
-    let replica = build(config, &own, recovered, state);
+    let replica = build(config, &own, recovered, fsm, newest);
     Ok(Started { replica, journal, own })
-}
-
-/// What the newest snapshot held.
-struct State {
-    fsm: Fsm,
-    newest: Option<Available>,
-}
-
-impl State {
-    fn empty() -> Self {
-        Self { fsm: Fsm::new(Limits::default()), newest: None }
-    }
-
-    /// What the journal may continue from.
-    fn restore(reader: &mut snapshots::Reader) -> Result<Self, WalError> {
-        let fsm = snapshots::restore(reader)?;
-        let (last, size_bytes) = (reader.meta().last, reader.size_bytes());
-        Ok(Self { fsm, newest: Some(Available { last, size_bytes }) })
-    }
 }
 
 /// Opens the journal of a member. That of a founder gets its first entry.
 fn recover(
     config: &ServerConfig,
-    disk: StdDisk,
+    disk: &StdDisk,
     mut identity: Identity,
     cluster: ClusterId,
-) -> Result<(Opened, Recovered, State), StartError> {
+) -> Result<storage::Opened<StdDisk>, WalError> {
     let wal_config = wal::Config {
-        create: !identity.begun,
         segment_bytes: config.segment_bytes,
         ..wal::Config::new(identity.node, cluster)
     };
-    let (mut wal, mut recovered, state) = Wal::open_with(disk.clone(), wal_config, State::restore)?;
-    if identity.founder && recovered == Recovered::default() {
-        recovered = bootstrap(config, identity.node, &mut wal)?;
-        log::info!("{}: a new cluster of one, {cluster}", config.name);
-    }
-    if !identity.begun {
-        identity.begun = true;
-        identity.save(&disk)?;
-    }
-    Ok((Opened::Member(Box::new(wal)), recovered, state.unwrap_or_else(State::empty)))
+    storage::open(disk, &mut identity, wal_config, || Member {
+        name: config.name.clone(),
+        peer_address: address::with_own_host(&config.peer_advertise),
+        client_address: address::with_own_host(&config.advertise),
+        voter: true,
+    })
 }
 
 /// Whether this node is a cluster of its own that nobody has used yet: it has no
@@ -193,29 +170,13 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The first entry of a cluster: its first member.
-fn bootstrap(
+fn build(
     config: &ServerConfig,
-    node: NodeId,
-    wal: &mut Wal<StdDisk>,
-) -> Result<Recovered, StartError> {
-    let mut membership = Membership::default();
-    let member = Member {
-        name: config.name.clone(),
-        peer_address: address::with_own_host(&config.peer_advertise),
-        client_address: address::with_own_host(&config.advertise),
-        voter: true,
-    };
-    membership.insert(node, member);
-    let first = Entry { id: EntryId::new(1, 1), payload: Payload::Membership(membership) };
-    let hard_state = HardState { term: Term(1), vote: None, commit: Index(0) };
-    let entries = vec![first];
-    let write = Write { seq: WriteSeq(0), hard_state, base: None, entries: entries.clone() };
-    wal.commit(&[write])?;
-    Ok(Recovered { hard_state, snapshot: None, entries })
-}
-
-fn build(config: &ServerConfig, own: &Peer, recovered: Recovered, state: State) -> Replica {
+    own: &Peer,
+    recovered: Recovered,
+    fsm: Fsm,
+    newest: Option<Available>,
+) -> Replica {
     let seed = os::random_u128() as u64;
     let raft_config =
         raft::Config { read_mode: config.read_mode, ..raft::Config::new(own.node, seed) };
@@ -226,7 +187,7 @@ fn build(config: &ServerConfig, own: &Peer, recovered: Recovered, state: State) 
         snapshot_log_bytes: config.snapshot_log_bytes,
         ..replica::Config::new(config.name.clone(), config.memory_limit_bytes)
     };
-    Replica::new(replica_config, raft, state.fsm, state.newest)
+    Replica::new(replica_config, raft, fsm, newest)
 }
 
 #[cfg(test)]
@@ -234,9 +195,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::raft::SnapshotMeta;
+    use crate::raft::EntryId;
     use crate::server::Flags;
-    use crate::wal::SnapshotWriter;
 
     fn config(dir: &Path, args: &[&str]) -> ServerConfig {
         let dir = ["cached", "--id", "a", "--data-dir", dir.to_str().unwrap()];
@@ -289,73 +249,6 @@ mod tests {
         drop(again);
         let error = start(temp.path(), &[]).err().unwrap();
         assert!(matches!(error, StartError::Unjoined(_)), "{error}");
-    }
-
-    #[test]
-    fn a_journal_that_vanished_is_not_begun_anew() {
-        let temp = tempfile::tempdir().unwrap();
-        drop(start(temp.path(), &[]).unwrap());
-        std::fs::remove_file(temp.path().join("journal-0000000000000001")).unwrap();
-        let error = start(temp.path(), &[]).err().unwrap().to_string();
-        assert!(error.contains("the journal is missing"), "{error}");
-    }
-
-    /// [Killed between its adoption and its first entry, a newcomer with an
-    /// empty journal takes itself for a founder: a second cluster of one id.]
-    #[test]
-    fn who_was_taken_in_founds_nothing_either() {
-        for begun in [false, true] {
-            let temp = tempfile::tempdir().unwrap();
-            let disk = StdDisk::open(temp.path()).unwrap();
-            let name = "a".to_owned();
-            let (node, cluster) = (NodeId(7), Some(ClusterId(9)));
-            let identity = Identity { node, cluster, founder: false, begun, name };
-            identity.save(&disk).unwrap();
-            if begun {
-                let config = wal::Config { create: true, ..wal::Config::new(node, ClusterId(9)) };
-                Wal::open(disk.clone(), config).unwrap();
-            }
-            drop(disk);
-            let started = start(temp.path(), &["--join", "b:1"]).unwrap();
-            assert!(started.replica.raft().membership().is_empty());
-            assert_eq!(started.own.cluster, cluster);
-        }
-    }
-
-    /// Writes a snapshot at `index` whose state is that of `applied`; or nothing
-    /// that is a state, in a file that is whole.
-    fn take_snapshot(wal: &mut Wal<StdDisk>, index: u64, applied: Option<u64>) {
-        let (mut fsm, mut head) = (Fsm::new(Limits::default()), Vec::new());
-        (1..=applied.unwrap_or(0)).for_each(|index| fsm.apply_other(index));
-        if applied.is_some() {
-            fsm.begin_snapshot().encode(&mut head);
-        }
-        let last = EntryId::new(1, index);
-        let meta = SnapshotMeta { last, membership: Membership::default() };
-        let mut writer = SnapshotWriter::create(wal.disk(), wal.cluster(), &meta, &head).unwrap();
-        writer.finish(last.index).unwrap();
-        wal.snapshot_taken(last).unwrap();
-    }
-
-    #[test]
-    fn a_snapshot_that_is_no_state_of_ours_is_passed_over() {
-        for (newest, used) in [(Some(3), 3), (Some(4), 2), (None, 2)] {
-            let temp = tempfile::tempdir().unwrap();
-            let Opened::Member(mut wal) = start(temp.path(), &[]).unwrap().journal else {
-                panic!("it founds a cluster")
-            };
-            let hard_state = HardState { term: Term(1), vote: None, commit: Index(4) };
-            let noop = |index| Entry { id: EntryId::new(1, index), payload: Payload::Noop };
-            let entries = (2..=4).map(noop).collect();
-            wal.commit(&[Write { seq: WriteSeq(1), hard_state, base: None, entries }]).unwrap();
-            take_snapshot(&mut wal, 2, Some(2));
-            take_snapshot(&mut wal, 3, newest);
-            drop(wal);
-            let replica = start(temp.path(), &[]).unwrap().replica;
-            assert_eq!(replica.fsm().applied(), used, "{newest:?}");
-            assert_eq!(replica.raft().applied(), EntryId::new(1, used));
-            assert_eq!(replica.raft().last(), EntryId::new(1, 4));
-        }
     }
 
     #[test]

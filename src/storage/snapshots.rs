@@ -1,0 +1,276 @@
+//! The work with snapshot files: encodes, writes, reads and checks them.
+//!
+//! None of it touches the journal, so it is done beside it, and neither waits for
+//! the other. What is half done has a temporary name, and is removed at the next
+//! start.
+
+use bytes::Bytes;
+
+use crate::fsm::{Fsm, Limits, Restore};
+use crate::raft::{ClusterId, EntryId, Index, NodeId};
+use crate::replica::{SnapshotJob, SnapshotReport};
+use crate::wal::snapshot_file::{self, BLOCK_LIMIT_BYTES};
+use crate::wal::{Disk, DiskFile, SnapshotReader, SnapshotReceiver, SnapshotWriter, WalError};
+
+/// Settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// How much of a file goes into one message.
+    pub chunk_bytes: usize,
+    /// The largest snapshot that is taken in. A bound on what a wrong offer could
+    /// fill the disk with.
+    pub receive_limit_bytes: u64,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { chunk_bytes: 1 << 20, receive_limit_bytes: 1 << 40 }
+    }
+}
+
+/// Builds the state that a snapshot holds.
+pub fn restore<F: DiskFile>(reader: &mut SnapshotReader<F>) -> Result<Fsm, WalError> {
+    let restore = Restore::new(reader.state().clone(), Limits::default());
+    let mut restore = restore.map_err(|error| reader.damaged(error))?;
+    while let Some(block) = reader.next_block()? {
+        restore.push(block).map_err(|error| reader.damaged(error))?;
+    }
+    let fsm = restore.finish().map_err(|error| reader.damaged(error))?;
+    if fsm.applied() != reader.meta().last.index.0 {
+        return Err(reader.damaged("the state of another index"));
+    }
+    Ok(fsm)
+}
+
+/// A snapshot that is being read.
+type Open<D> = (EntryId, SnapshotReader<<D as Disk>::File>);
+
+/// The directory, and the files that are being written, taken in and read.
+pub struct SnapshotWorker<D: Disk> {
+    disk: D,
+    cluster: ClusterId,
+    config: SnapshotConfig,
+    writing: Option<SnapshotWriter<D>>,
+    receiving: Option<(EntryId, u64, SnapshotReceiver<D>)>,
+    /// The one that was read from last.
+    open: Option<Open<D>>,
+}
+
+impl<D: Disk> SnapshotWorker<D> {
+    /// Nothing is under way; the usual sizes.
+    pub fn new(disk: D, cluster: ClusterId) -> Self {
+        Self::with_config(disk, cluster, SnapshotConfig::default())
+    }
+
+    /// Nothing is under way.
+    pub fn with_config(disk: D, cluster: ClusterId, config: SnapshotConfig) -> Self {
+        Self { disk, cluster, config, writing: None, receiving: None, open: None }
+    }
+
+    /// Does one job, and says what came of it. An error is the end: the disk
+    /// cannot be trusted any more.
+    pub fn work(
+        &mut self,
+        job: SnapshotJob,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        match job {
+            SnapshotJob::Begin { meta, head } => {
+                let mut state = Vec::new();
+                head.encode(&mut state);
+                let begun = SnapshotWriter::create(&self.disk, self.cluster, &meta, &state);
+                self.writing = self.unless_full(begun, report)?;
+                Ok(())
+            }
+            SnapshotJob::Piece(piece) => {
+                let mut block = Vec::new();
+                piece.encode(&mut block);
+                self.write(&block, report)?;
+                report(SnapshotReport::PieceWritten);
+                Ok(())
+            }
+            SnapshotJob::Finish(durable) => self.finish(durable, report),
+            SnapshotJob::Abandon => {
+                if let Some(writer) = self.writing.take() {
+                    writer.abandon();
+                }
+                Ok(())
+            }
+            SnapshotJob::Read { to, last, offset } => self.read(to, last, offset, report),
+            SnapshotJob::Receive { last, size_bytes, resume } => {
+                self.receive(last, size_bytes, resume, report)
+            }
+            SnapshotJob::Drop(fsm) => {
+                drop(fsm);
+                Ok(())
+            }
+            SnapshotJob::Take { last, offset, bytes } => self.take(last, offset, &bytes, report),
+        }
+    }
+
+    /// For want of space our own snapshot is given up; anything else is fatal.
+    fn unless_full<T>(
+        &mut self,
+        result: Result<T, WalError>,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<Option<T>, WalError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(WalError::Full { file }) => {
+                log::error!("no snapshot: the disk is full, no room for {file}");
+                if let Some(writer) = self.writing.take() {
+                    writer.abandon();
+                }
+                report(SnapshotReport::NotWritten);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(
+        &mut self,
+        block: &[u8],
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        debug_assert!(block.len() <= BLOCK_LIMIT_BYTES, "a piece has a bound");
+        if let Some(writer) = &mut self.writing {
+            let written = writer.write_block(block);
+            self.unless_full(written, report)?;
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        durable: Index,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        let Some(writer) = &mut self.writing else { return Ok(()) };
+        let finished = writer.finish(durable);
+        let size_bytes = writer.size_bytes();
+        if let Some(last) = self.unless_full(finished, report)? {
+            self.writing = None;
+            log::info!("snapshot at {last}: {size_bytes} bytes");
+            report(SnapshotReport::Written { last, size_bytes });
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        to: NodeId,
+        last: EntryId,
+        offset: u64,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        if self.open.as_ref().is_none_or(|(open, _)| *open != last) {
+            self.open = self.open_whole(last)?;
+        }
+        let chunk_bytes = self.config.chunk_bytes;
+        let chunk = |reader: &SnapshotReader<_>| reader.chunk(offset, chunk_bytes);
+        let bytes = self.open.as_ref().map(|(_, reader)| chunk(reader)).transpose()?;
+        if bytes.as_ref().is_some_and(|bytes| bytes.len() < chunk_bytes) {
+            // The last one: what compaction deletes is not kept from being freed.
+            self.open = None;
+        }
+        report(SnapshotReport::Read { to, last, offset, bytes });
+        Ok(())
+    }
+
+    /// Every byte is checked before the first is sent: else the receiver would
+    /// find out at the end, and be sent the same again. Compaction may have
+    /// taken the file meanwhile; the leader offers another.
+    fn open_whole(&self, last: EntryId) -> Result<Option<Open<D>>, WalError> {
+        match self.disk.open(&snapshot_file::name(last)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            _ => snapshot_file::read(&self.disk, self.cluster, last, |_| Ok(()))?,
+        };
+        Ok(Some((last, SnapshotReader::open(&self.disk, self.cluster, last)?)))
+    }
+
+    /// Begins, or goes on where it was: the report says from where.
+    fn receive(
+        &mut self,
+        last: EntryId,
+        size_bytes: u64,
+        resume: bool,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        let is_it = self.receiving.as_ref().is_some_and(|(receiving, ..)| *receiving == last);
+        if !is_it || !resume {
+            if let Some((.., receiver)) = self.receiving.take() {
+                receiver.abandon();
+            }
+            let limit_bytes = self.config.receive_limit_bytes;
+            match SnapshotReceiver::create(&self.disk, self.cluster, last, limit_bytes) {
+                Ok(receiver) => self.receiving = Some((last, size_bytes, receiver)),
+                Err(WalError::Full { .. }) => {
+                    report(SnapshotReport::NotReceived(last));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = self.receiving.as_ref().map_or(0, |(.., receiver)| receiver.received_bytes());
+        report(SnapshotReport::Received { last, bytes });
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        last: EntryId,
+        offset: u64,
+        bytes: &Bytes,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        let Some((receiving, size_bytes, receiver)) = &mut self.receiving else { return Ok(()) };
+        if *receiving != last {
+            return Ok(());
+        }
+        let (size_bytes, before) = (*size_bytes, receiver.received_bytes());
+        match receiver.chunk(offset, bytes) {
+            // Sent twice; the answer to the first one has asked for what follows.
+            Ok(here) if here == before => Ok(()),
+            Ok(here) if here < size_bytes => {
+                report(SnapshotReport::Received { last, bytes: here });
+                Ok(())
+            }
+            Ok(_) => self.complete(last, size_bytes, report),
+            Err(WalError::Full { file }) => {
+                log::error!("the leader's snapshot has no room: the disk is full at {file}");
+                if let Some((.., receiver)) = self.receiving.take() {
+                    receiver.abandon();
+                }
+                report(SnapshotReport::NotReceived(last));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn complete(
+        &mut self,
+        last: EntryId,
+        size_bytes: u64,
+        report: &mut impl FnMut(SnapshotReport),
+    ) -> Result<(), WalError> {
+        let Some((.., receiver)) = self.receiving.take() else { return Ok(()) };
+        match receiver.finish(restore) {
+            Ok((meta, fsm)) => {
+                log::info!("the leader's snapshot at {last} is here: {size_bytes} bytes");
+                let fsm = Box::new(fsm);
+                report(SnapshotReport::Complete { meta, size_bytes, fsm });
+                Ok(())
+            }
+            // What came over the network was not what was sent, or is nothing that
+            // this version can make a state of. The leader offers one again.
+            Err(WalError::Damaged { what, .. }) => {
+                log::error!("the leader's snapshot at {last} is of no use: {what}");
+                report(SnapshotReport::NotReceived(last));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
