@@ -220,3 +220,105 @@ impl<D: Disk> JournalWorker<D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::raft::{ClusterId, HardState, NodeId, Payload, Recovered, Term, WriteSeq};
+    use crate::wal::Config;
+    use crate::wal::faulty::{Crash, FaultyDisk};
+
+    fn config(create: bool) -> Config {
+        let sizes = Config::new(NodeId(1), ClusterId(1));
+        Config { create, segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..sizes }
+    }
+
+    fn worker(disk: &FaultyDisk) -> JournalWorker<FaultyDisk> {
+        JournalWorker::new(Wal::open(disk.clone(), config(true)).unwrap().0)
+    }
+
+    /// The write of one entry, both with this number.
+    fn write(number: u64) -> Job {
+        let payload = Payload::Command(Bytes::from(vec![7; 3000]));
+        let entries = vec![Entry { id: EntryId::new(1, number), payload }];
+        let hard_state = HardState { term: Term(1), vote: None, commit: Index(0) };
+        Job::Write(Write { seq: WriteSeq(number), hard_state, base: None, entries })
+    }
+
+    /// What is reported meanwhile: of `Durable` the number, of `Journal` 0, and
+    /// the room of either.
+    fn heard(act: impl FnOnce(&mut dyn FnMut(Input))) -> Vec<(u64, u64)> {
+        let mut heard = Vec::new();
+        act(&mut |input| match input {
+            Input::Durable { seq, room_bytes, .. } => heard.push((seq.0, room_bytes)),
+            Input::Journal { room_bytes, .. } => heard.push((0, room_bytes)),
+            other => panic!("{other:?}"),
+        });
+        heard
+    }
+
+    fn after_a_power_cut(disk: &FaultyDisk) -> Recovered {
+        Wal::open(disk.crash(Crash::Lost), config(false)).unwrap().1
+    }
+
+    #[test]
+    fn what_is_queued_becomes_durable_at_once_and_only_then_is_said_to_be() {
+        let disk = FaultyDisk::default();
+        let mut worker = worker(&disk);
+        assert_eq!(heard(|mut report| worker.begin(&mut report)), [(0, u64::MAX)]);
+        let before = disk.operations();
+        let taken = heard(|mut report| {
+            (1..=3).for_each(|number| worker.take(write(number), &mut report).unwrap());
+        });
+        assert_eq!((taken, disk.operations()), (vec![], before));
+        let settled = heard(|mut report| worker.settle(&mut report).unwrap());
+        assert_eq!(settled, [(3, u64::MAX)]);
+        assert_eq!(after_a_power_cut(&disk).entries.len(), 3);
+    }
+
+    #[test]
+    fn rest_comes_after_quiet_and_goes_on_until_there_is_nothing_to_do() {
+        let mut worker = worker(&FaultyDisk::default());
+        assert_eq!(worker.patience(), Some(QUIET));
+        worker.rest().unwrap();
+        while worker.patience().is_some() {
+            assert_eq!(worker.patience(), Some(Duration::ZERO));
+            worker.rest().unwrap();
+        }
+        worker.take(write(1), &mut |_| ()).unwrap();
+        worker.settle(&mut |_| ()).unwrap();
+        assert_eq!(worker.patience(), Some(QUIET));
+    }
+
+    #[test]
+    fn a_full_disk_keeps_waiting_what_does_not_fit_and_is_tried_ever_more_seldom() {
+        let disk = FaultyDisk::default();
+        let mut worker = worker(&disk);
+        disk.set_capacity(Some(disk.used_bytes()));
+        let mut last = 0;
+        let mut room = u64::MAX;
+        loop {
+            worker.take(write(last + 1), &mut |_| ()).unwrap();
+            let settled = heard(|mut report| worker.settle(&mut report).unwrap());
+            let Some(&(durable, told)) = settled.first() else { break };
+            assert!(durable == last + 1 && told <= room);
+            (last, room) = (durable, told);
+        }
+        assert!(room < u64::MAX, "it was told in time");
+        let mut patience = FULL_RETRY;
+        while patience < FULL_RETRY_LONGEST {
+            assert_eq!(worker.patience(), Some(patience));
+            worker.rest().unwrap();
+            assert_eq!(heard(|mut report| worker.settle(&mut report).unwrap()), []);
+            patience = (patience * 2).min(FULL_RETRY_LONGEST);
+        }
+        assert_eq!(worker.patience(), Some(FULL_RETRY_LONGEST));
+        disk.set_capacity(None);
+        worker.rest().unwrap();
+        let settled = heard(|mut report| worker.settle(&mut report).unwrap());
+        assert_eq!(settled, [(last + 1, u64::MAX)]);
+        assert_eq!(after_a_power_cut(&disk).entries.len() as u64, last + 1);
+    }
+}

@@ -274,3 +274,71 @@ impl<D: Disk> SnapshotWorker<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Membership, SnapshotMeta, Term};
+    use crate::wal::faulty::{Crash, FaultyDisk};
+
+    const CLUSTER: ClusterId = ClusterId(1);
+    const LAST: EntryId = EntryId { term: Term(1), index: Index(2) };
+
+    fn worker(disk: &FaultyDisk) -> SnapshotWorker<FaultyDisk> {
+        let config = SnapshotConfig { chunk_bytes: 100, ..SnapshotConfig::default() };
+        SnapshotWorker::with_config(disk.clone(), CLUSTER, config)
+    }
+
+    /// All that is reported of one job.
+    fn reports(worker: &mut SnapshotWorker<FaultyDisk>, job: SnapshotJob) -> Vec<SnapshotReport> {
+        let mut reports = Vec::new();
+        worker.work(job, &mut |report| reports.push(report)).unwrap();
+        reports
+    }
+
+    fn begin() -> SnapshotJob {
+        let mut fsm = Fsm::new(Limits::default());
+        (1..=LAST.index.0).for_each(|index| fsm.apply_other(index));
+        let meta = SnapshotMeta { last: LAST, membership: Membership::default() };
+        SnapshotJob::Begin { meta, head: Box::new(fsm.begin_snapshot()) }
+    }
+
+    #[test]
+    fn a_snapshot_goes_to_another_disk_in_chunks() {
+        let (from, to) = (FaultyDisk::default(), FaultyDisk::default());
+        let (mut sender, mut receiver) = (worker(&from), worker(&to));
+        assert_eq!(reports(&mut sender, begin()).len(), 0);
+        let written = reports(&mut sender, SnapshotJob::Finish(LAST.index));
+        let [SnapshotReport::Written { last: LAST, size_bytes }] = written[..] else { panic!() };
+        let receive = SnapshotJob::Receive { last: LAST, size_bytes, resume: true };
+        let mut said = reports(&mut receiver, receive);
+        let mut chunks = 0;
+        while let [SnapshotReport::Received { last: LAST, bytes: offset }] = said[..] {
+            let read = SnapshotJob::Read { to: NodeId(2), last: LAST, offset };
+            let mut read = reports(&mut sender, read);
+            let Some(SnapshotReport::Read { bytes: Some(bytes), .. }) = read.pop() else {
+                panic!("it is there")
+            };
+            said = reports(&mut receiver, SnapshotJob::Take { last: LAST, offset, bytes });
+            chunks += 1;
+        }
+        assert_eq!(chunks, size_bytes.div_ceil(100));
+        let [SnapshotReport::Complete { meta, fsm, .. }] = &said[..] else { panic!("{said:?}") };
+        assert_eq!((meta.last, fsm.applied()), (LAST, LAST.index.0));
+        let name = snapshot_file::name(LAST);
+        assert_eq!(to.crash(Crash::Lost).content(&name).unwrap(), from.content(&name).unwrap());
+        assert_eq!(from.open_files(), 0, "what compaction deletes is not kept from being freed");
+    }
+
+    #[test]
+    fn a_snapshot_that_does_not_fit_is_given_up_once() {
+        let disk = FaultyDisk::default();
+        let mut worker = worker(&disk);
+        assert_eq!(reports(&mut worker, begin()).len(), 0);
+        disk.set_capacity(Some(disk.used_bytes()));
+        let said = reports(&mut worker, SnapshotJob::Finish(LAST.index));
+        assert!(matches!(said[..], [SnapshotReport::NotWritten]), "{said:?}");
+        assert_eq!(reports(&mut worker, SnapshotJob::Finish(LAST.index)).len(), 0);
+        assert_eq!(disk.list().unwrap(), [""; 0]);
+    }
+}
