@@ -1,0 +1,7 @@
+//! Judges of what clients saw.
+//!
+//! They know nothing of the store: each takes what clients called and were told,
+//! and says what a store that keeps its promises could not have answered. So
+//! they serve simulated and real clusters alike. Each file stands alone.
+
+pub mod linearizability;
