@@ -5,3 +5,5 @@ mod checkers;
 
 #[path = "checkers/linearizability.rs"]
 mod linearizability;
+#[path = "checkers/observations.rs"]
+mod observations;

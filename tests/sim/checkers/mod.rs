@@ -4,4 +4,8 @@
 //! and says what a store that keeps its promises could not have answered. So
 //! they serve simulated and real clusters alike. Each file stands alone.
 
+pub mod atomicity;
+pub mod exactly_once;
 pub mod linearizability;
+pub mod stale;
+pub mod ttl;
