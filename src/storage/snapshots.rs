@@ -335,10 +335,13 @@ mod tests {
         let disk = FaultyDisk::default();
         let mut worker = worker(&disk);
         assert_eq!(reports(&mut worker, begin()).len(), 0);
-        disk.set_capacity(Some(disk.used_bytes()));
+        disk.set_capacity(Some(20));
         let said = reports(&mut worker, SnapshotJob::Finish(LAST.index));
         assert!(matches!(said[..], [SnapshotReport::NotWritten]), "{said:?}");
         assert_eq!(reports(&mut worker, SnapshotJob::Finish(LAST.index)).len(), 0);
         assert_eq!(disk.list().unwrap(), [""; 0]);
+        let said = reports(&mut worker, begin());
+        assert!(matches!(said[..], [SnapshotReport::NotWritten]), "{said:?}");
+        assert_eq!(disk.list().unwrap(), [""; 0], "nor is a beginning left behind");
     }
 }

@@ -152,9 +152,16 @@ impl<D: Disk> SnapshotWriter<D> {
         let chain = chained(0, &[&header[..12], &header[16..], &body]);
         LittleEndian::write_u32(&mut header[12..16], chain);
         header.extend_from_slice(&body);
-        let mut file = Growing::create(disk, temporary("own", meta.last))?;
-        file.append(&header)?;
-        Ok(Self { file, last: meta.last, chain, count: 0 })
+        let file = Growing::create(disk, temporary("own", meta.last))?;
+        let mut writer = Self { file, last: meta.last, chain, count: 0 };
+        match writer.file.append(&header) {
+            Ok(()) => Ok(writer),
+            // On a full disk what did fit is given back.
+            Err(error) => {
+                writer.abandon();
+                Err(error)
+            }
+        }
     }
 
     /// Adds a block.
