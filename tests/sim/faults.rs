@@ -1,0 +1,222 @@
+//! What goes wrong, and when it is well again.
+
+use raftcache::replica::Ticket;
+use raftcache::request::Request;
+use raftcache::wal::Disk;
+use raftcache::wal::faulty::Crash;
+use rand::RngExt;
+
+use super::plan::{Fault, MS, SECOND};
+use super::world::{Event, World};
+
+impl World {
+    /// One thing goes wrong, and the next is on its way.
+    pub fn fault(&mut self) {
+        if !self.faulty {
+            return;
+        }
+        let next = self.within((20 * MS, self.plan.fault_every_ms * MS));
+        self.after(next, Event::Fault);
+        let fault = self.plan.faults[self.chance.random_range(0..self.plan.faults.len())];
+        let anybody = self.chance.random_range(0..self.machines.len());
+        // Leaders are where it hurts.
+        let victim = self.leader().filter(|_| self.chance.random_bool(0.5)).unwrap_or(anybody);
+        self.trace.tell(self.now, || format!("{fault:?} n{}", victim + 1));
+        self.trace.note(self.now, "fault", &[fault as u64, victim as u64]);
+        self.go_wrong(fault, victim);
+    }
+
+    fn go_wrong(&mut self, fault: Fault, victim: usize) {
+        match fault {
+            Fault::Crash => self.crash_somehow(victim),
+            Fault::CrashAfterSpeaking => {
+                if let Some(process) = &mut self.machines[victim].process {
+                    process.doomed = true;
+                }
+            }
+            Fault::CrashAll => {
+                self.trace.count("crashes of all");
+                (0..self.machines.len()).for_each(|number| self.crash_somehow(number));
+            }
+            Fault::Isolate => {
+                self.trace.count("isolations");
+                self.part(|a, b| (a == victim) != (b == victim));
+            }
+            Fault::Split => {
+                self.trace.count("splits");
+                let side: u64 = self.chance.random();
+                self.part(|a, b| (side >> a ^ side >> b) & 1 == 1);
+            }
+            Fault::Bridge => {
+                self.trace.count("bridges");
+                let side: u64 = self.chance.random();
+                self.part(|a, b| {
+                    a != victim && b != victim && (side >> a ^ side >> b) & 1 == 1
+                });
+            }
+            Fault::OneWay => {
+                self.trace.count("one-way cuts");
+                let outwards = self.chance.random_bool(0.5);
+                self.part(|a, b| if outwards { a == victim } else { b == victim });
+            }
+            Fault::SlowPeer => {
+                self.trace.count("slow peers");
+                self.machines[victim].network_factor = self.chance.random_range(2..40);
+            }
+            Fault::SlowDisk => {
+                self.trace.count("slow disks");
+                self.machines[victim].disk_factor = self.chance.random_range(2..100);
+            }
+            Fault::StalledDisk => {
+                self.trace.count("stalled disks");
+                let stall = self.within((100 * MS, 4 * SECOND));
+                self.machines[victim].stalled_until = self.now + stall;
+            }
+            Fault::FailedSync => {
+                let machine = &self.machines[victim];
+                if machine.process.is_some() {
+                    machine.disk.fail_sync_after(self.chance.random_range(0..10));
+                    self.judge.expect_failed_sync(victim, machine.epoch);
+                }
+            }
+            Fault::FullDisk => {
+                self.trace.count("full disks");
+                let machine = &self.machines[victim];
+                let more = self.chance.random_range(0..self.plan.segment_bytes * 2);
+                machine.disk.set_capacity(Some(machine.disk.used_bytes() + more));
+            }
+            Fault::Damage => self.damage_at_rest(victim),
+            Fault::WallJump => {
+                self.trace.count("wall clock jumps");
+                let hours = self.chance.random_range(-5 * 3_600_000..5 * 3_600_000);
+                self.machines[victim].clock.jump(hours);
+            }
+            Fault::WallStuck => {
+                self.trace.count("wall clocks stuck");
+                self.machines[victim].clock.stick(self.now);
+            }
+            Fault::Pause => self.pause(victim),
+            Fault::Transfer => {
+                self.trace.count("transfers asked for");
+                let ticket = Ticket { connection: u64::MAX - 2000, number: self.tick() };
+                let (machine, epoch) = (victim, self.machines[victim].epoch);
+                let request = Box::new(Request::Transfer { to: None });
+                self.after(1, Event::Request { machine, epoch, ticket, request });
+            }
+            Fault::Membership => self.change_members(),
+            Fault::Readdress => self.move_machine(victim),
+            Fault::EmptyDisk => self.lose_disk(victim),
+        }
+    }
+
+    fn part(&mut self, apart: impl Fn(usize, usize) -> bool) {
+        let count = self.machines.len();
+        for a in 0..count {
+            for b in (0..count).filter(|&b| b != a) {
+                if apart(a, b) {
+                    self.blocked.insert((a, b));
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, victim: usize) {
+        let (now, until) = (self.now, self.now + self.chance.random_range(50 * MS..4 * SECOND));
+        if let Some(process) = &mut self.machines[victim].process
+            && process.paused.is_none()
+        {
+            process.paused = Some((now, until));
+            self.judge.stands_still(victim, until + 200 * MS);
+            self.trace.count("pauses");
+        }
+    }
+
+    /// A machine comes back with nothing, under its old name.
+    fn lose_disk(&mut self, victim: usize) {
+        if !self.can_lose(victim) {
+            return;
+        }
+        self.crash(victim, Crash::Lost);
+        self.trace.count("disks lost");
+        self.rebuild(victim);
+        // Nobody has said that it is to take its own place.
+        self.machines[victim].rebuild = false;
+        self.after(100 * MS, Event::Start { machine: victim });
+    }
+
+    /// Something in a file of a node is not what was written, and old enough
+    /// not to be the last thing that was.
+    fn damage_at_rest(&mut self, victim: usize) {
+        if !self.can_lose(victim) {
+            return;
+        }
+        let seed = self.chance.random();
+        self.crash(victim, [Crash::Kept, Crash::Killed, Crash::Torn(seed)][(seed % 3) as usize]);
+        let disk = self.machines[victim].disk.clone();
+        let names = disk.list().expect("a disk in memory can be listed");
+        let names: Vec<String> = names.into_iter().filter(|name| !name.ends_with(".tmp")).collect();
+        let name = &names[self.chance.random_range(0..names.len())];
+        let content = disk.content(name).expect("it was listed");
+        let used = content.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1);
+        let end = if name.starts_with("journal") { used / 2 } else { used };
+        if end < 8 {
+            self.after(10 * MS, Event::Start { machine: victim });
+            return;
+        }
+        self.machines[victim].damaged = true;
+        self.trace.count("disks damaged");
+        let at = self.chance.random_range(0..end - 1);
+        let done = match self.chance.random_range(0..4) {
+            0 => disk.flip_bit(name, at, (seed % 8) as u8),
+            1 => disk.zero(name, at..(at + 1 + seed % 600).min(end)),
+            // A block that was meant for another place.
+            2 => {
+                let from = self.chance.random_range(0..end) as usize;
+                let block = content[from..(from + 512).min(end as usize)].to_vec();
+                disk.damage(name, |bytes| {
+                    let length = block.len().min(bytes.len() - at as usize);
+                    bytes[at as usize..at as usize + length].copy_from_slice(&block[..length]);
+                })
+            }
+            _ => disk.remove(name),
+        };
+        done.expect("the file is there");
+        let back = self.within((10 * MS, SECOND));
+        self.after(back, Event::Start { machine: victim });
+    }
+
+    /// What can heal by itself does, now and then.
+    pub fn heal_some(&mut self) {
+        self.heal();
+        if self.faulty {
+            let next = self.within((100 * MS, self.plan.heal_every_ms * MS));
+            self.after(next, Event::Heal);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.blocked.clear();
+        for machine in &mut self.machines {
+            (machine.disk_factor, machine.network_factor) = (1, 1);
+            machine.disk.set_capacity(None);
+            machine.disk.fail_sync_after(u64::MAX);
+        }
+    }
+
+    /// Nothing more goes wrong, and all that was wrong is well.
+    pub fn heal_all(&mut self) {
+        self.faulty = false;
+        (self.plan.drop_ppm, self.plan.double_ppm, self.plan.corrupt_ppm) = (0, 0, 0);
+        self.heal();
+        for number in 0..self.machines.len() {
+            let machine = &mut self.machines[number];
+            machine.stalled_until = 0;
+            if let Some(process) = &mut machine.process {
+                process.doomed = false;
+            }
+            if !machine.retired && machine.process.is_none() {
+                self.after(MS, Event::Start { machine: number });
+            }
+        }
+    }
+}

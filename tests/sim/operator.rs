@@ -1,0 +1,138 @@
+//! What people do: nodes are added, removed, replaced and moved, one at a time.
+
+use raftcache::raft::NodeId;
+use raftcache::replica::Ticket;
+use raftcache::request::Request;
+use raftcache::wal::faulty::Crash;
+use rand::RngExt;
+
+use super::plan::{MS, SECOND};
+use super::world::{Event, World};
+
+/// A cluster is kept between these sizes.
+const VOTERS: (usize, usize) = (3, 5);
+
+/// One thing at a time.
+#[derive(Default)]
+pub struct Operator {
+    /// A node that is to leave, until when that is tried.
+    leaving: Option<(usize, u64)>,
+}
+
+impl World {
+    /// The node that leads in the highest term.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |&number: &usize| {
+            self.machines[number].process.as_ref().is_some_and(|process| process.leads())
+        };
+        let term = |&number: &usize| {
+            self.machines[number].process.as_ref().map(|process| process.raft().term())
+        };
+        (0..self.machines.len()).filter(leads).max_by_key(term)
+    }
+
+    /// Whether everything committed is on the disks of a majority without this
+    /// machine, so that what it holds may be lost.
+    pub fn can_lose(&self, number: usize) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let Some(leading) = &self.machines[leader].process else { return false };
+        let raft = leading.raft();
+        let members = raft.membership();
+        if raft.is_changing() || raft.commit().0 < self.judge.commit {
+            return false;
+        }
+        let Some(own) = &self.machines[number].process else { return false };
+        let own = own.node();
+        if members.iter().any(|(node, member)| node != own && !member.voter) {
+            return false;
+        }
+        let holds = |node: &NodeId| {
+            let on = |process: &super::node::Process| process.node() == *node;
+            let machine = self.machines.iter().find(|m| m.process.as_ref().is_some_and(on));
+            let Some(machine) = machine else { return false };
+            let Some(process) = &machine.process else { return false };
+            let raft_there = process.raft();
+            !machine.damaged
+                && raft_there.last().term == raft.term()
+                && raft_there.durable_index() >= raft.commit()
+        };
+        let others = members.voters().filter(|&node| node != own);
+        others.filter(holds).count() > members.voters().count() / 2
+    }
+
+    /// Adds a node, removes one, or replaces one.
+    pub fn change_members(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(leading) = &self.machines[leader].process else { return };
+        let voters = leading.raft().membership().voters().count();
+        let size = leading.raft().membership().size();
+        if size != voters || self.operator.leaving.is_some() {
+            return;
+        }
+        let somebody = self.chance.random_range(0..self.machines.len());
+        let victim = if self.chance.random_bool(0.4) { leader } else { somebody };
+        match self.chance.random_range(0..3) {
+            0 if voters < VOTERS.1 => {
+                let retired = self.machines.iter().position(|machine| machine.retired);
+                match retired {
+                    // What was removed comes back as somebody else.
+                    Some(number) if self.machines[number].process.is_none() => {
+                        self.machines[number].retired = false;
+                        self.machines[number].disk = Default::default();
+                        self.machines[number].founder = false;
+                        self.after(MS, Event::Start { machine: number });
+                    }
+                    _ => {
+                        self.add_machine();
+                    }
+                }
+                self.trace.count("nodes added");
+            }
+            1 if voters > VOTERS.0 => {
+                self.operator.leaving = Some((victim, self.now + 5 * SECOND));
+                self.after(MS, Event::Operate);
+            }
+            2 if self.can_lose(victim) => {
+                self.crash(victim, Crash::Lost);
+                self.rebuild(victim);
+                self.after(200 * MS, Event::Start { machine: victim });
+            }
+            _ => {}
+        }
+    }
+
+    /// Says again that a node is to leave.
+    pub fn operate(&mut self) {
+        let Some((victim, until)) = self.operator.leaving else { return };
+        let gone = self.machines[victim].retired;
+        if gone || self.now > until {
+            self.operator.leaving = None;
+            return;
+        }
+        let name = self.machines[victim].name.clone();
+        let whom = self.chance.random_range(0..self.machines.len());
+        let ticket = Ticket { connection: u64::MAX - 1000, number: self.tick() };
+        let (epoch, request) = (self.machines[whom].epoch, Box::new(Request::Leave { name }));
+        self.after(MS, Event::Request { machine: whom, epoch, ticket, request });
+        self.after(500 * MS, Event::Operate);
+    }
+
+    /// A node has read that it is no member any more, and ends.
+    pub fn removed(&mut self, number: usize) {
+        if !self.machines[number].retired {
+            self.machines[number].retired = true;
+            self.trace.count("nodes that left");
+            self.crash(number, Crash::Killed);
+        }
+    }
+
+    /// It is started elsewhere.
+    pub fn move_machine(&mut self, number: usize) {
+        if self.crash(number, Crash::Killed) {
+            self.machines[number].moves += 1;
+            self.trace.count("moves");
+            let back = self.within((MS, 500 * MS));
+            self.after(back, Event::Start { machine: number });
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What one seed is about. Each draws its own subset of what may go wrong and
+//! its own rates: faults that always come together hide each other.
+
+use raftcache::raft::ReadMode;
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+pub const MS: u64 = 1000;
+pub const SECOND: u64 = 1_000_000;
+
+/// How long faults go on.
+pub const FAULTS_US: u64 = 50 * SECOND;
+
+/// One thing that can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A node ends, with or without its machine.
+    Crash,
+    /// A node ends just after it has spoken, and loses what it had not synced.
+    CrashAfterSpeaking,
+    /// All nodes end at once.
+    CrashAll,
+    /// Nobody hears a node.
+    Isolate,
+    /// The nodes fall into two parts.
+    Split,
+    /// One direction between two nodes.
+    OneWay,
+    /// Two parts, and one node that hears both.
+    Bridge,
+    /// A node whose messages take long.
+    SlowPeer,
+    /// A disk that takes long.
+    SlowDisk,
+    /// A disk that does nothing for seconds.
+    StalledDisk,
+    /// A sync that fails.
+    FailedSync,
+    /// A disk without space.
+    FullDisk,
+    /// A file of a stopped node is not what it was.
+    Damage,
+    /// A wall clock is set.
+    WallJump,
+    /// A wall clock stands still, or goes on.
+    WallStuck,
+    /// A process stands still.
+    Pause,
+    /// Leadership is handed over.
+    Transfer,
+    /// A node is added, removed or replaced.
+    Membership,
+    /// A node comes back at another address.
+    Readdress,
+    /// A node comes back with an empty disk.
+    EmptyDisk,
+}
+
+const FAULTS: [Fault; 20] = [
+    Fault::Crash,
+    Fault::CrashAfterSpeaking,
+    Fault::CrashAll,
+    Fault::Isolate,
+    Fault::Split,
+    Fault::OneWay,
+    Fault::Bridge,
+    Fault::SlowPeer,
+    Fault::SlowDisk,
+    Fault::StalledDisk,
+    Fault::FailedSync,
+    Fault::FullDisk,
+    Fault::Damage,
+    Fault::WallJump,
+    Fault::WallStuck,
+    Fault::Pause,
+    Fault::Transfer,
+    Fault::Membership,
+    Fault::Readdress,
+    Fault::EmptyDisk,
+];
+
+/// Everything that is drawn once.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub nodes: usize,
+    pub clients: usize,
+    pub read_mode: ReadMode,
+    /// The monotonic clocks differ by up to so much from time.
+    pub drift_ppm: i64,
+    pub heartbeat_ms: u64,
+    pub snapshot_log_bytes: u64,
+    pub segment_bytes: u64,
+    pub chunk_bytes: usize,
+    pub log_tail_bytes: usize,
+    pub append_bytes: usize,
+    /// A message takes so long, at least and at most.
+    pub delay_us: (u64, u64),
+    /// Of a million messages.
+    pub drop_ppm: u32,
+    pub double_ppm: u32,
+    pub corrupt_ppm: u32,
+    /// Messages overtake each other on one link.
+    pub reorder: bool,
+    /// A sync takes so long, at least and at most.
+    pub sync_us: (u64, u64),
+    pub faults: Vec<Fault>,
+    /// So long between two faults, at most.
+    pub fault_every_ms: u64,
+    /// So long until what can heal is healed, at most.
+    pub heal_every_ms: u64,
+    /// How long a client rests between two bursts, at most.
+    pub rest_ms: u64,
+}
+
+impl Plan {
+    /// Whether the clocks of people and of nodes go together, so that deadlines
+    /// can be judged by time itself; and how far they may be off.
+    pub fn deadlines_within_us(&self) -> Option<u64> {
+        let jumps = |fault: &Fault| matches!(fault, Fault::WallJump | Fault::WallStuck);
+        let sane = self.read_mode == ReadMode::Lease && !self.faults.iter().any(jumps);
+        let run_us = 2 * FAULTS_US;
+        sane.then(|| 2 * run_us / 1_000_000 * self.drift_ppm as u64 + 400 * MS)
+    }
+
+    /// What this chance comes to.
+    pub fn draw(chance: &mut Xoshiro256PlusPlus) -> Self {
+        let read_mode =
+            if chance.random_bool(0.35) { ReadMode::ReadIndex } else { ReadMode::Lease };
+        let drift_ppm = match read_mode {
+            // The margin is ten parts in a hundred between two clocks.
+            ReadMode::Lease if chance.random_bool(0.5) => chance.random_range(0..1_000),
+            ReadMode::Lease => 45_000,
+            ReadMode::ReadIndex => 300_000,
+        };
+        let rate = |chance: &mut Xoshiro256PlusPlus, most: u32| {
+            if chance.random_bool(0.5) { 0 } else { chance.random_range(0..=most) }
+        };
+        let slow = chance.random_bool(0.3);
+        let small = chance.random_bool(0.7);
+        let share = chance.random_range(0.2..0.7);
+        let mut faults: Vec<Fault> =
+            FAULTS.into_iter().filter(|_| chance.random_bool(share)).collect();
+        if faults.is_empty() {
+            faults.push(Fault::Crash);
+        }
+        Self {
+            nodes: chance.random_range(3..=5),
+            clients: chance.random_range(5..=10),
+            read_mode,
+            drift_ppm,
+            heartbeat_ms: chance.random_range(50..=120),
+            snapshot_log_bytes: if small { chance.random_range(2_000..20_000) } else { 200_000 },
+            segment_bytes: 1 << chance.random_range(16..=18),
+            chunk_bytes: chance.random_range(100..2_000),
+            log_tail_bytes: if small { chance.random_range(0..2_000) } else { 100_000 },
+            append_bytes: chance.random_range(300..4_000),
+            delay_us: if slow { (500, 30 * MS) } else { (50, 2 * MS) },
+            drop_ppm: rate(chance, 50_000),
+            double_ppm: rate(chance, 50_000),
+            corrupt_ppm: rate(chance, 5_000),
+            reorder: chance.random_bool(0.4),
+            sync_us: if chance.random_bool(0.3) { (500, 30 * MS) } else { (80, 800) },
+            faults,
+            fault_every_ms: chance.random_range(800..6_000),
+            heal_every_ms: chance.random_range(300..4_000),
+            rest_ms: chance.random_range(400..3_000),
+        }
+    }
+}
