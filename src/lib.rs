@@ -15,6 +15,7 @@
 //! | [`storage`] | the work of the disk threads: a replica's writes, reads, snapshots and start, on a `Disk` | `raft fsm wal replica request encoding` |
 //! | [`server`] | the only place with tokio, sockets, threads and clocks; it moves bytes | all |
 //! | [`client`] | a small async client of the binary protocol | `request protocol` |
+//! | [`mutants`] | rules broken on purpose, to see that tests notice; nothing in a product | – (and all may import it) |
 //!
 //! Everything above `server` is a function of its inputs: time, randomness and
 //! the disk arrive as values. That is what lets tests run a whole cluster from
@@ -26,6 +27,7 @@
 pub mod client;
 pub mod encoding;
 pub mod fsm;
+pub mod mutants;
 pub mod protocol;
 pub mod raft;
 pub mod replica;
