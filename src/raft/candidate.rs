@@ -12,6 +12,7 @@ use super::core::Core;
 use super::entry::NodeId;
 use super::message::{Message, PreVote, RequestVote};
 use super::quorum::{VoteOutcome, votes};
+use crate::mutants::{self, Mutant};
 
 /// Asks whether an election could be won.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +57,9 @@ impl Candidate {
 
     /// Once the vote for itself is durable: counts it and asks for others'.
     pub fn ask_when_durable(&mut self, core: &mut Core) {
-        if self.asked || !core.durability.holds(&core.hard_state) {
+        let is_durable =
+            core.durability.holds(&core.hard_state) || mutants::on(Mutant::CampaignBeforeDurable);
+        if self.asked || !is_durable {
             return;
         }
         self.asked = true;
@@ -74,7 +77,9 @@ impl Candidate {
 
     /// How it stands, over the voters of this node's own configuration.
     pub fn outcome(&self, core: &Core) -> VoteOutcome {
-        votes(core.voters().map(|voter| self.answers.get(&voter).copied()))
+        let is_ours = |voter| mutants::on(Mutant::OwnVoteTwice) && core.voters().next() == voter;
+        let whose = |voter| if is_ours(Some(voter)) { core.config.id } else { voter };
+        votes(core.voters().map(|voter| self.answers.get(&whose(voter)).copied()))
     }
 
     /// Who has said yes.

@@ -15,6 +15,7 @@ use super::message::{Envelope, Message, VoteResponse};
 use super::reads::Reads;
 use super::ready::{Fault, Ready};
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// What every role shares.
 #[derive(Debug, Clone)]
@@ -225,6 +226,7 @@ impl Core {
             Some(ours) if index <= self.commit() => Err(Fault::Diverged { ours, theirs: entry.id }),
             // Applied long ago, and no longer in memory.
             None if index <= self.commit() => Ok(()),
+            Some(_) if mutants::on(Mutant::KeepConflictingTail) => Ok(()),
             Some(_) => {
                 self.truncate_after(index.prev());
                 self.append_entry(entry);
@@ -237,7 +239,8 @@ impl Core {
         }
     }
 
-    fn truncate_after(&mut self, index: Index) {
+    /// Forgets every entry behind an index, and what they had changed.
+    pub fn truncate_after(&mut self, index: Index) {
         log::info!("{}: cut the log after {index}, last was {}", self.config.id, self.log.last());
         self.log.truncate_after(index);
         self.durability.truncate_after(index);
@@ -253,6 +256,18 @@ impl Core {
     /// Whether a follower could truthfully hold our log up to here.
     pub fn could_hold(&self, index: Index) -> bool {
         index <= self.log.last().index
+    }
+
+    /// Whether a message of this term comes too late.
+    pub fn is_outdated(&self, term: Term, message: &Message) -> bool {
+        let is_old = term < self.term() && !matches!(message, Message::PreVoteResponse(_));
+        is_old && !mutants::on(Mutant::OldLeaderObeyed)
+    }
+
+    /// Whether a snapshot that ends with this entry holds nothing new.
+    pub fn covers(&self, last: EntryId) -> bool {
+        let known = last.index <= self.commit() || self.log.holds(last);
+        known && !mutants::on(Mutant::OlderSnapshotInstalled)
     }
 
     /// How long the answer to a read index may take before it counts as lost.
@@ -273,7 +288,8 @@ impl Core {
     }
 
     fn tell_durable_vote(&mut self) {
-        if self.durability.holds(&self.hard_state)
+        let is_durable = self.durability.holds(&self.hard_state);
+        if (is_durable || mutants::on(Mutant::VoteBeforeDurable))
             && let Some(candidate) = self.vote_owed.take()
         {
             assert_eq!(self.hard_state.vote, Some(candidate), "a vote is for good");

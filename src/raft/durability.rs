@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::entry::{Entry, HardState, Index, SnapshotMeta};
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// Numbers writes in the order they were issued, from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,6 +141,9 @@ impl Durability {
     pub fn truncate_after(&mut self, index: Index) {
         self.issued = self.issued.min(index);
         self.durable = self.durable.min(index);
+        if mutants::on(Mutant::LateCompletionVouches) {
+            return;
+        }
         for write in &mut self.in_flight {
             write.vouches = write.vouches.min(index);
         }

@@ -5,13 +5,14 @@
 //! vote only when that vote is on its disk.
 
 use super::candidate::{Candidate, PreCandidate};
-use super::entry::{NodeId, Term};
+use super::entry::{EntryId, NodeId, Term};
 use super::follower::Follower;
 use super::leader::Leader;
 use super::message::{Message, PreVote, PreVoteResponse, RequestVote, VoteResponse};
 use super::quorum::VoteOutcome;
 use super::raft::{Raft, Role};
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 impl Raft {
     pub(super) fn is_promised(&self, now: Time) -> bool {
@@ -21,10 +22,11 @@ impl Raft {
     /// Would we elect it? Nothing changes here, whatever the answer. The answer
     /// carries our term, so that a candidate that is behind catches up.
     pub(super) fn on_pre_vote(&mut self, now: Time, from: NodeId, term: Term, ask: PreVote) {
-        let granted = !self.is_promised(now)
+        let promised = self.is_promised(now) && !mutants::on(Mutant::PreVoteAgainstPromise);
+        let granted = !promised
             && term >= self.core.term()
             && ask.next > self.core.term()
-            && ask.last >= self.core.log.last();
+            && self.is_up_to_date(ask.last);
         let response = PreVoteResponse { next: ask.next, granted };
         self.core.send(from, Message::PreVoteResponse(response));
     }
@@ -38,21 +40,31 @@ impl Raft {
         term: Term,
         ask: RequestVote,
     ) {
-        let refused = self.is_promised(now) && !ask.transfer;
+        let promised = self.is_promised(now) && !mutants::on(Mutant::VoteAgainstPromise);
+        let refused = promised && !ask.transfer;
         if term > self.core.term() && !refused {
             self.become_follower(now, term, None);
         }
         let free = match self.core.hard_state.vote {
+            Some(_) if mutants::on(Mutant::VoteForEverybody) => true,
             Some(candidate) => candidate == from,
             None => self.leader().is_none(),
         };
-        if term == self.core.term() && !refused && free && ask.last >= self.core.log.last() {
+        if term == self.core.term() && !refused && free && self.is_up_to_date(ask.last) {
             // A pre-candidate gives up; a candidate has voted for itself.
             self.become_follower(now, term, self.leader());
             self.core.vote_for(from, now);
         } else {
             self.core.send(from, Message::VoteResponse(VoteResponse { granted: false }));
         }
+    }
+
+    /// Whether a candidate's log holds at least what ours does.
+    fn is_up_to_date(&self, theirs: EntryId) -> bool {
+        let ours = self.core.log.last();
+        theirs >= ours
+            || mutants::on(Mutant::VoteForShorterLog)
+            || (mutants::on(Mutant::VoteByLengthAlone) && theirs.index >= ours.index)
     }
 
     /// What time alone, or the disk, brings about.

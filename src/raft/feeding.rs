@@ -11,6 +11,7 @@ use super::message::{Append, AppendResponse, HeartbeatResponse, Message};
 use super::progress::{Progress, State};
 use super::ready::{Fetch, Ready};
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 impl Leader {
     /// A follower has answered an append.
@@ -58,7 +59,11 @@ impl Leader {
         if round > progress.confirmed {
             (progress.room, progress.serves) = (room, serves);
             progress.confirmed = round;
-            progress.contact = self.rounds.sent_at(round).or(progress.contact);
+            let sent = match mutants::on(Mutant::LeaseFromAnswer) {
+                false => self.rounds.sent_at(round),
+                true => Some(now),
+            };
+            progress.contact = sent.or(progress.contact);
         }
         if round > progress.matched_round {
             if durable < progress.matched && !progress.rolled_back {

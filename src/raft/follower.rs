@@ -14,6 +14,7 @@ use super::message::{
 };
 use super::ready::Fault;
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// Follows a leader, or waits for one.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +34,14 @@ impl Follower {
 
     /// What may be vouched for: it agrees with the leader's log and is durable.
     pub fn matched(&self, core: &Core) -> Index {
-        self.verified.min(core.durability.durable())
+        let durable = core.durability.durable();
+        if mutants::on(Mutant::AckBeforeDurable) {
+            return self.verified;
+        }
+        if mutants::on(Mutant::SnapshotAckBeforeBase) {
+            return self.verified.min(durable.max(core.log.base().index));
+        }
+        self.verified.min(durable)
     }
 
     /// Up to here the log agrees with the leader's.
@@ -70,12 +78,20 @@ impl Follower {
         for entry in entries {
             core.take_in(entry)?;
         }
+        if mutants::on(Mutant::TruncateOnStaleAppend) {
+            core.truncate_after(last.max(core.commit()));
+            self.verified = core.log.last().index;
+        }
         // A stale append ends before what is verified already: nothing is cut,
         // and nothing is taken back.
         self.verified = self.verified.max(last);
         // What is not yet durable is answered when it is.
         self.answer_due |= is_probe || core.durability.durable() >= self.verified;
-        core.commit_to(commit.min(self.verified));
+        let known = match mutants::on(Mutant::AppendCommitUnbounded) {
+            false => self.verified,
+            true => core.log.last().index,
+        };
+        core.commit_to(commit.min(known));
         Ok(())
     }
 
@@ -111,6 +127,7 @@ impl Follower {
         }
         match core.log.id_at(prev.index) {
             Some(ours) if ours != prev => Err(Fault::Diverged { ours, theirs: prev }),
+            None if mutants::on(Mutant::PrevBelowSnapshotConflicts) => Ok(false),
             _ => Ok(true),
         }
     }
@@ -130,7 +147,11 @@ impl Follower {
         }
         core.promise.set_length(beat.promise);
         core.heard_leader(now);
-        core.commit_to(beat.commit.min(self.verified));
+        let known = match mutants::on(Mutant::HeartbeatCommitUnbounded) {
+            false => self.verified,
+            true => core.log.last().index,
+        };
+        core.commit_to(beat.commit.min(known));
         let response = HeartbeatResponse {
             round: beat.round,
             matched: self.matched(core),

@@ -13,12 +13,14 @@ use super::config::ReadMode;
 use super::core::Core;
 use super::entry::{Index, NodeId, Payload};
 use super::lease::lease_holds;
+use super::membership::Member;
 use super::message::{Heartbeat, Message, ReadId, ReadIndex, ReadIndexResponse};
 use super::progress::Progress;
 use super::quorum::agreed;
 use super::reads::{Asker, Asking, Rounds};
 use super::ready::{ProposeError, Ready};
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// A handover under way. Nothing is proposed meanwhile.
 #[derive(Debug, Clone, Copy)]
@@ -116,11 +118,17 @@ impl Leader {
     where
         T: Copy + 'a,
     {
-        core.voters().map(
-            move |voter| {
-                if voter == core.config.id { own } else { of(&self.progress[&voter]) }
-            },
-        )
+        let counts = |member: &Member| member.voter || mutants::on(Mutant::LearnerCounted);
+        let counted = core.membership().iter().filter(move |(_, member)| counts(member));
+        let leaving = || self.progress.values().filter(|progress| progress.leaving.is_some());
+        let leaving = mutants::on(Mutant::RemovedCounted).then(leaving).into_iter().flatten();
+        counted
+            .map(
+                move |(voter, _)| {
+                    if voter == core.config.id { own } else { of(&self.progress[&voter]) }
+                },
+            )
+            .chain(leaving.map(move |_| own))
     }
 
     /// Whether something of the own term is committed.
@@ -207,6 +215,9 @@ impl Leader {
     /// Gives out all there is to say.
     pub fn speak(&mut self, core: &mut Core, now: Time, ready: &mut Ready) {
         self.advance_commit(core);
+        if mutants::on(Mutant::MembershipAtApply) {
+            self.follow_membership(core, now);
+        }
         self.serve_reads(core, now);
         self.promote_learners(core, now);
         if now >= self.heartbeat_due {
@@ -220,11 +231,15 @@ impl Leader {
     /// Figure 2, the last rule for leaders, and Figure 8: only an entry of the
     /// own term is committed by counting.
     fn advance_commit(&mut self, core: &mut Core) {
-        let own = core.durability.durable();
+        let own = match mutants::on(Mutant::LeaderCountsUnsynced) {
+            false => core.durability.durable(),
+            true => core.log.last().index,
+        };
         let agreed = agreed(self.over_voters(core, own, Progress::counted));
         if let Some(index) = agreed
             && index > core.commit()
-            && core.log.id_at(index).map(|id| id.term) == Some(core.term())
+            && (core.log.id_at(index).map(|id| id.term) == Some(core.term())
+                || mutants::on(Mutant::CommitOldTermByCounting))
         {
             core.commit_to(index);
         }
@@ -237,10 +252,11 @@ impl Leader {
             self.own_reads = id;
             self.rounds.ask(Asking { asker: Asker::Own, id });
         }
-        if !self.rounds.has_fresh() || !self.is_established(core) {
+        let may_answer = self.is_established(core) || mutants::on(Mutant::ReadsBeforeFirstCommit);
+        if !self.rounds.has_fresh() || !may_answer {
             return;
         }
-        if self.has_lease(core, now) {
+        if self.has_lease(core, now) || mutants::on(Mutant::LeaseFromNobody) {
             for asking in self.rounds.take_fresh() {
                 Self::answer(core, asking, core.commit());
             }
@@ -254,7 +270,8 @@ impl Leader {
 
     /// Sends a round of heartbeats.
     fn beat(&mut self, core: &mut Core, now: Time) {
-        let commit = self.is_established(core).then_some(core.commit());
+        let may_answer = self.is_established(core) || mutants::on(Mutant::ReadsBeforeFirstCommit);
+        let commit = may_answer.then_some(core.commit());
         let round = self.rounds.begin(now, core.config.election_timeout_max, commit);
         let promise = core.config.promise;
         for &node in self.progress.keys() {

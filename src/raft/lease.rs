@@ -30,6 +30,7 @@
 use std::time::Duration;
 
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// What one node promised: it belongs to the node, whatever its term or role.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,8 @@ pub struct Promise {
 impl Promise {
     /// The promise a node makes when it starts; `alone` if no one else votes.
     pub fn at_start(length: Duration, now: Time, alone: bool) -> Self {
-        Self { length, until: if alone { Time::ZERO } else { now + length } }
+        let votes_at_once = alone || mutants::on(Mutant::NoPromiseAtStart);
+        Self { length, until: if votes_at_once { Time::ZERO } else { now + length } }
     }
 
     /// A leader's heartbeat asks for promises of this length from now on.
@@ -68,7 +70,8 @@ impl Promise {
 /// Whether a leader that a majority was last known to follow at `contact`, of
 /// whom it asks promises of this length, is sure to be the only one at `now`.
 pub fn lease_holds(contact: Time, promise: Duration, now: Time) -> bool {
-    now < contact + promise * 9 / 10
+    let tenths = if mutants::on(Mutant::LeaseOutlivesPromise) { 20 } else { 9 };
+    now < contact + promise * tenths / 10
 }
 
 #[cfg(test)]

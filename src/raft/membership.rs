@@ -14,6 +14,7 @@ use bytes::BufMut;
 
 use super::entry::{Index, NodeId};
 use crate::encoding::{Malformed, Reader, put_bytes};
+use crate::mutants::{self, Mutant};
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,6 +246,9 @@ impl Configurations {
 
     /// The configuration in use: the latest in the log, committed or not.
     pub fn effective(&self) -> &Membership {
+        if mutants::on(Mutant::MembershipAtApply) {
+            return &self.list[0].1;
+        }
         &self.list.last().expect("never empty").1
     }
 

@@ -13,6 +13,7 @@ use super::message::Message;
 use super::progress::Progress;
 use super::quorum::agreed;
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// Why a change of the configuration was not begun.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,10 +117,11 @@ impl Leader {
         if self.transfer.is_some() {
             return Err(ChangeError::Transferring);
         }
-        if !self.is_established(core) {
+        if !self.is_established(core) && !mutants::on(Mutant::ChangeBeforeOwnCommit) {
             return Err(ChangeError::TooEarly);
         }
-        if core.configurations.index() > core.commit() {
+        let is_changing = core.configurations.index() > core.commit();
+        if is_changing && !mutants::on(Mutant::TwoChangesAtOnce) {
             return Err(ChangeError::InFlight);
         }
         if *change == Change::Remove(core.config.id) {
@@ -184,7 +186,7 @@ impl Leader {
             .is_some_and(|progress| progress.counted() == core.log.last().index);
         if caught_up && !transfer.asked {
             transfer.asked = true;
-            self.lease_given_up = true;
+            self.lease_given_up = !mutants::on(Mutant::LeaseAfterTimeoutNow);
             core.send(transfer.to, Message::TimeoutNow);
         }
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::entry::Index;
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// One follower, as its leader sees it.
 ///
@@ -134,7 +135,10 @@ impl Progress {
 
     /// What it counts for.
     pub fn counted(&self) -> Index {
-        if self.rolled_back { Index(0) } else { self.matched }
+        if self.rolled_back && !mutants::on(Mutant::RolledBackDiskCounts) {
+            return Index(0);
+        }
+        self.matched
     }
 
     /// Whether it would do as a leader, but for room.

@@ -1,5 +1,7 @@
 //! What a majority agrees on: pure functions over what each voter said.
 
+use crate::mutants::{self, Mutant};
+
 /// The largest value that a majority has reached: the commit index over what
 /// is durable where, the confirmed round over what was echoed, the start of a
 /// lease over when each voter was last known to be ours.
@@ -13,7 +15,11 @@
 pub fn agreed<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
     let mut values: Vec<T> = values.collect();
     values.sort_unstable_by(|a, b| b.cmp(a));
-    values.get(values.len() / 2).copied()
+    let enough = match mutants::on(Mutant::HalfIsMajority) {
+        false => values.len() / 2,
+        true => values.len().saturating_sub(1) / 2,
+    };
+    values.get(enough).copied()
 }
 
 /// How an election stands.
@@ -38,7 +44,10 @@ pub fn votes(answers: impl Iterator<Item = Option<bool>>) -> VoteOutcome {
             None => {}
         }
     }
-    let majority = voters / 2 + 1;
+    let majority = match mutants::on(Mutant::HalfIsMajority) {
+        false => voters / 2 + 1,
+        true => voters - voters / 2,
+    };
     if yes >= majority {
         VoteOutcome::Won
     } else if no > voters - majority {

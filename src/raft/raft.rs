@@ -74,7 +74,7 @@ impl Raft {
                 if term > self.core.term() {
                     self.become_follower(now, term, None);
                 }
-                if term < self.core.term() && !matches!(message, Message::PreVoteResponse(_)) {
+                if self.core.is_outdated(term, &message) {
                     self.on_outdated(from, &message);
                 } else {
                     self.on_message(now, from, message);
@@ -277,7 +277,7 @@ impl Raft {
         if self.fault.is_some() || last.term > term || !term.is_sane() || !last.index.is_sane() {
             return false;
         }
-        let known = last.index <= self.core.commit() || self.core.log.holds(last);
+        let known = self.core.covers(last);
         if term > self.core.term() || matches!(self.role, Role::PreCandidate(_)) {
             self.become_follower(now, term.max(self.core.term()), None);
         }

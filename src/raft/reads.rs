@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::entry::{Index, NodeId};
 use super::message::ReadId;
 use super::time::Time;
+use crate::mutants::{self, Mutant};
 
 /// The reads of this node, whatever its role.
 ///
@@ -82,7 +83,7 @@ impl Reads {
     pub fn release(&mut self, applied: Index) -> Option<ReadId> {
         let mut released = None;
         while let Some(&(id, index)) = self.waiting.front()
-            && index <= applied
+            && (index <= applied || mutants::on(Mutant::ReadBeforeApply))
         {
             released = Some(id);
             self.waiting.pop_front();
@@ -178,7 +179,7 @@ impl Rounds {
         }
         self.sent.push_back((self.latest, now));
         if let Some(commit) = commit {
-            let latest = self.latest;
+            let latest = self.latest - u64::from(mutants::on(Mutant::ReadRoundReused));
             self.waiting.extend(self.fresh.drain(..).map(|asking| (latest, commit, asking)));
         }
         self.latest
