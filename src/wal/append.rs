@@ -18,6 +18,7 @@ use super::mark::Mark;
 use super::record::{Batch, HEADER_BYTES, Kind, SECTOR_BYTES, round_up};
 use super::segment::{self, DATA_START, Header, Spare};
 use super::{Wal, snapshot_file};
+use crate::mutants::{self, Mutant};
 use crate::raft::entry::encode_id;
 use crate::raft::{EntryId, HardState, Write, WriteSeq};
 
@@ -48,7 +49,12 @@ impl<D: Disk> Wal<D> {
             self.check_base(base.last)?;
         }
         let bound = writes.iter().map(bound_bytes).sum();
-        let (seq, hard_state) = (last.seq, last.hard_state);
+        let with_entries = || writes.iter().any(|write| !write.entries.is_empty());
+        let hard_state = match mutants::on(Mutant::TermAfterEntries) && with_entries() {
+            false => last.hard_state,
+            true => self.contents.hard_state,
+        };
+        let seq = last.seq;
         self.append_batch(bound, hard_state, |wal, batch| {
             for write in writes {
                 wal.put_write(write, batch);
@@ -153,6 +159,9 @@ impl<D: Disk> Wal<D> {
     /// Syncs the batch, then says so in the mark if it is time to: the next sync
     /// carries it.
     pub(super) fn sync_batch(&mut self) -> Result<(), WalError> {
+        if mutants::on(Mutant::MarkBeforeSync) {
+            self.write_mark(self.current().header.number, false)?;
+        }
         self.sync_current()?;
         self.unmarked_batches += 1;
         if self.unmarked_batches >= self.config.mark_every_batches { self.mark() } else { Ok(()) }
@@ -190,8 +199,13 @@ impl<D: Disk> Wal<D> {
     }
 
     fn sync_current(&mut self) -> Result<(), WalError> {
-        let synced = self.current_file().sync_data().synced(self.current_path());
-        self.guard(synced)?;
+        let synced = match mutants::on(Mutant::SyncSkipped) {
+            false => self.current_file().sync_data().synced(self.current_path()),
+            true => Ok(()),
+        };
+        if !mutants::on(Mutant::SyncErrorIgnored) {
+            self.guard(synced)?;
+        }
         self.mark_unsynced = false;
         Ok(())
     }
@@ -278,7 +292,10 @@ impl<D: Disk> Wal<D> {
             self.sync_current()?;
         }
         let spare = self.spare.take().expect("it is prepared");
-        let Contents { hard_state, kept, .. } = self.contents;
+        let Contents { mut hard_state, kept, .. } = self.contents;
+        if mutants::on(Mutant::VoteLostWithSegment) {
+            hard_state.vote = None;
+        }
         let header = Header {
             cluster: self.config.cluster,
             node: self.config.node,

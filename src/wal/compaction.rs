@@ -20,6 +20,7 @@ use super::disk::Disk;
 use super::error::{Context, WalError};
 use super::segment;
 use super::{Wal, snapshot_file};
+use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, Index};
 
 impl<D: Disk> Wal<D> {
@@ -34,6 +35,10 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Unfit { last, what: "its last entry is not in the log" });
         }
         self.check_snapshot_is_there(last)?;
+        if mutants::on(Mutant::LogCutBeforeSnapshot) {
+            self.contents.kept.previous = Some(last);
+            self.compact()?;
+        }
         self.commit_kept(self.contents.kept.with(last))?;
         self.compact()
     }

@@ -47,6 +47,7 @@ use super::record::{Frame, Kind, Position, Record, SECTOR_BYTES, Sealed};
 use super::segment::{self, DATA_START, Header, Segment};
 use super::snapshot_file::{self, SnapshotReader};
 use crate::encoding::{Malformed, Reader};
+use crate::mutants::{self, Mutant};
 use crate::raft::entry::decode_id;
 use crate::raft::{Entry, Index, Recovered, SnapshotMeta};
 
@@ -154,7 +155,7 @@ impl Numbers {
 /// No journal: right for a directory that never had one.
 fn nothing<D: Disk>(disk: &D, config: &Config, names: &[String]) -> Result<(), WalError> {
     let snapshots = names.iter().any(|name| snapshot_file::id(name).is_some());
-    if config.create && !snapshots {
+    if (config.create && !snapshots) || mutants::on(Mutant::EmptyDiskVotes) {
         return Ok(());
     }
     Err(damaged(disk, &segment::name(1), 0, None, "the journal is missing"))
@@ -279,6 +280,13 @@ impl<D: Disk> Scan<'_, D> {
             at = batch.end;
             self.check_mark(at, replay)?;
         }
+        let mut torn = at;
+        while mutants::on(Mutant::TornTailAccepted)
+            && let Some(record) = Record::parse(self.bytes, torn, self.frame())
+            && replay.record(&record, self.header.number).is_ok()
+        {
+            torn = record.next_at();
+        }
         Ok(at)
     }
 
@@ -298,6 +306,7 @@ impl<D: Disk> Scan<'_, D> {
     fn judge_end(&self, end: usize, replay: &Replay) -> Result<(), WalError> {
         if let Some((_, mark)) = Mark::find(self.bytes, self.header.number)
             && mark.position.batch > replay.position.batch
+            && !mutants::on(Mutant::ZerosAreTheEnd)
         {
             let what = format!("synced up to byte {} once, and no longer readable", mark.end);
             return Err(self.damaged(end, replay, what));
@@ -307,11 +316,11 @@ impl<D: Disk> Scan<'_, D> {
                 .is_some_and(|record| record.batch > replay.position.batch)
         });
         match later {
-            Some(at) => {
+            Some(at) if !mutants::on(Mutant::DamageIsTheEnd) => {
                 let what = format!("unreadable, though a later batch stands at byte {at}");
                 Err(self.damaged(end, replay, what))
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -324,7 +333,7 @@ impl<D: Disk> Scan<'_, D> {
         let agrees = next.hard_state == contents.hard_state
             && next.last == contents.last()
             && next.kept == contents.kept;
-        if agrees {
+        if agrees || mutants::on(Mutant::VoteLostWithSegment) {
             return Ok(());
         }
         Err(self.damaged(end, replay, "the next segment's header contradicts this one"))

@@ -48,6 +48,7 @@ use super::disk::{Disk, DiskFile};
 use super::error::{Context, WalError};
 use super::record::{Frame, Position, SECTOR_BYTES};
 use crate::encoding::{Malformed, Reader};
+use crate::mutants::{self, Mutant};
 use crate::raft::entry::{decode_id, encode_id};
 use crate::raft::{ClusterId, EntryId, HardState, NodeId};
 
@@ -213,7 +214,9 @@ impl<F: DiskFile> Spare<F> {
         self.file.write_at(0, &header.encode()).at("write", disk.path(SPARE_NAME))?;
         self.file.sync_data().synced(disk.path(SPARE_NAME))?;
         disk.rename(SPARE_NAME, &name).at("rename", disk.path(&name))?;
-        disk.sync_dir().synced(disk.path(""))?;
+        if !mutants::on(Mutant::SegmentNameNotSynced) {
+            disk.sync_dir().synced(disk.path(""))?;
+        }
         Ok(Segment { file: Some(self.file), header })
     }
 }

@@ -35,6 +35,7 @@ use bytes::{BufMut, Bytes};
 use super::disk::{Disk, DiskFile};
 use super::error::{Context, WalError};
 use crate::encoding::{Malformed, Reader, put_bytes};
+use crate::mutants::{self, Mutant};
 use crate::raft::{ClusterId, EntryId, Index, SnapshotMeta};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RAFTSNAP");
@@ -114,8 +115,13 @@ impl<D: Disk> Growing<D> {
 
     fn finish(&mut self, name: &str) -> Result<(), WalError> {
         let path = || self.disk.path(name);
-        self.sync()?;
+        if !mutants::on(Mutant::SnapshotNotSynced) {
+            self.sync()?;
+        }
         self.disk.rename(&self.temporary, name).at("rename", path())?;
+        if mutants::on(Mutant::SnapshotNameNotSynced) {
+            return Ok(());
+        }
         self.disk.sync_dir().synced(self.disk.path(""))
     }
 
