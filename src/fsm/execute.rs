@@ -8,6 +8,7 @@
 use super::command::MAX_TIME_MS;
 use super::item::{Item, NEVER};
 use super::store::Store;
+use crate::mutants::{self, Mutant};
 use crate::request::{
     Answer, Batch, Command, Condition, DATABASES, ErrorKind, Expiry, Failure, Guard,
     Item as ItemAnswer, Key, Reply, Ttl,
@@ -24,7 +25,9 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// An item, unless it is past its deadline.
     fn live(&self, key: &Key) -> Option<&'a Item> {
-        self.store.find(key).filter(|item| item.is_live(self.now_ms))
+        let is_there =
+            |item: &&Item| item.is_live(self.now_ms) || mutants::on(Mutant::ExpiredKeyServed);
+        self.store.find(key).filter(is_there)
     }
 
     /// The version of a key; 0 if it is absent.
@@ -71,6 +74,9 @@ impl<'a> View<'a> {
         match self.live(key).map(Item::deadline_ms) {
             None => Ttl::Absent,
             Some(NEVER) => Ttl::Never,
+            Some(late_ms) if mutants::on(Mutant::ExpiredKeyServed) && late_ms < self.now_ms => {
+                Ttl::Ms(0)
+            }
             Some(deadline_ms) => Ttl::Ms(deadline_ms - self.now_ms),
         }
     }

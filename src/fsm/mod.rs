@@ -64,6 +64,7 @@ use execute::{Execution, View};
 use sessions::{Sessions, Verdict};
 use store::Store;
 
+use crate::mutants::{self, Mutant};
 use crate::request::{Batch, Command, ErrorKind, Key, Reply, SessionStamp};
 
 /// How many keys past their deadline one entry removes at most, and as many
@@ -123,7 +124,9 @@ impl Fsm {
                 self.sessions.record(stamp, &reply, &self.limits.sessions);
                 reply
             }
+            Verdict::Repeat(_) if mutants::on(Mutant::RetryAppliedTwice) => self.run(batch),
             Verdict::Repeat(reply) => reply,
+            Verdict::Expired if mutants::on(Mutant::ExpiredSessionExecuted) => self.run(batch),
             Verdict::Expired => {
                 let reason = "the session is unknown or has expired".to_owned();
                 Reply::Error(ErrorKind::SessionExpired, reason)

@@ -29,6 +29,7 @@ use super::store::Totals;
 use super::walk::{Piece, Visit};
 use super::{Fsm, Limits};
 use crate::encoding::{Malformed, Reader, put_bytes};
+use crate::mutants::{self, Mutant};
 use crate::request::{DATABASES, Key};
 
 const VERSION: u8 = 1;
@@ -104,7 +105,10 @@ impl Piece {
         buffer.put_u32_le(count);
         for (db, item) in &self.items {
             buffer.put_u8(*db);
-            buffer.put_u64_le(item.deadline_ms());
+            buffer.put_u64_le(match mutants::on(Mutant::SnapshotWithoutTtls) {
+                false => item.deadline_ms(),
+                true => NEVER,
+            });
             buffer.put_u64_le(item.version());
             put_bytes(buffer, item.name());
             put_bytes(buffer, item.value());
@@ -123,10 +127,16 @@ impl Fsm {
         }
         SnapshotHead {
             applied: self.applied,
-            log_time_ms: self.log_time_ms,
+            log_time_ms: match mutants::on(Mutant::SnapshotWithoutLogTime) {
+                false => self.log_time_ms,
+                true => 0,
+            },
             contents_hash: self.contents_hash(),
             totals,
-            sessions: self.sessions.clone(),
+            sessions: match mutants::on(Mutant::SnapshotWithoutSessions) {
+                false => self.sessions.clone(),
+                true => Sessions::default(),
+            },
         }
     }
 
@@ -178,7 +188,9 @@ impl Restore {
         let mut fsm = Fsm::new(limits);
         fsm.applied = head.applied;
         fsm.log_time_ms = head.log_time_ms;
-        fsm.sessions = head.sessions.clone();
+        if !mutants::on(Mutant::SessionsNotRestored) {
+            fsm.sessions = head.sessions.clone();
+        }
         Ok(Self { head, fsm })
     }
 
@@ -210,6 +222,15 @@ impl Restore {
 
     /// The state machine, if all that the head counted has arrived.
     pub fn finish(self) -> Result<Fsm, RestoreError> {
+        if mutants::any([
+            Mutant::SnapshotWithoutTtls,
+            Mutant::SnapshotWithoutSessions,
+            Mutant::SnapshotWithoutLogTime,
+            Mutant::SessionsNotRestored,
+            Mutant::VisitAfterWrite,
+        ]) {
+            return Ok(self.fsm);
+        }
         let applied = self.head.applied;
         let mismatch = |what| Err(RestoreError::Mismatch { applied, what });
         for (expected, db) in self.head.totals.iter().zip(0..) {

@@ -20,6 +20,7 @@ use super::expiry::{Due, Expiry};
 use super::item::{Item, NEVER};
 use super::slots::{Place, Slots};
 use super::walk::Walk;
+use crate::mutants::{self, Mutant};
 use crate::request::{DATABASES, Key};
 
 /// Running numbers of a part of the state.
@@ -239,7 +240,9 @@ impl Store {
         self.bound_walk();
         let database = self.databases[usize::from(db)].get_or_insert_default();
         let leaf = database.slots.leaf_mut(place);
-        if let Some(walk) = &mut self.walk {
+        if let Some(walk) = &mut self.walk
+            && !mutants::on(Mutant::VisitAfterWrite)
+        {
             walk.before_write(db, leaf);
         }
     }
