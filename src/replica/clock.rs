@@ -13,6 +13,7 @@
 //! lower median of that majority, so that one clock a year ahead expires
 //! nothing.
 
+use crate::mutants::{self, Mutant};
 use crate::raft::Time;
 
 /// What the driver's clocks said, once per turn.
@@ -84,6 +85,11 @@ impl LogClock {
     /// This node was elected by voters with these readings, its own included,
     /// and the log's last stamp is `last_stamp_ms`.
     pub fn begin_to_lead(&mut self, now: Now, readings: &[Reading], last_stamp_ms: u64) {
+        if mutants::on(Mutant::LogTimeGoesBack) {
+            let log_us = now.wall_ms.saturating_mul(1000);
+            (self.floor_us, self.anchor) = (0, Some(Anchor { at: now.time, log_us }));
+            return;
+        }
         let estimate = readings.iter().filter_map(|reading| reading.estimate_ms).max();
         let start = estimate.unwrap_or_else(|| lower_median(readings));
         let own = self.estimate_ms(now).unwrap_or(0);

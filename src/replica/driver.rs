@@ -9,18 +9,20 @@
 
 use super::clock::Now;
 use super::{Effects, Input, Replica};
+use crate::mutants::{self, Mutant};
 
 /// Drives a replica in turns.
 #[derive(Debug)]
 pub struct Driver {
     replica: Replica,
     inbox: Vec<Input>,
+    before: mutants::Before<Now>,
 }
 
 impl Driver {
     /// Drives this one.
     pub fn new(replica: Replica) -> Self {
-        Self { replica, inbox: Vec::new() }
+        Self { replica, inbox: Vec::new(), before: mutants::Before::default() }
     }
 
     /// Takes all that has arrived, then reads the clock, then judges.
@@ -30,7 +32,7 @@ impl Driver {
         read_clock: impl FnOnce() -> Now,
     ) -> Effects {
         self.inbox.extend(arrived);
-        let now = read_clock();
+        let now = self.before.unless(Mutant::StaleClock, read_clock());
         for input in self.inbox.drain(..) {
             self.replica.step(now, input);
         }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use super::pending::{Due, Ticket};
+use crate::mutants::{self, Mutant};
 use crate::raft::{NodeId, Term, Time};
 use crate::request::Request;
 
@@ -138,7 +139,9 @@ impl Proxied {
     /// given up by its sender, and was perhaps sent again.
     pub fn is_news(&mut self, from: NodeId, id: u64) -> bool {
         let seen = self.seen.entry(from).or_default();
-        let is_news = id >> COUNT_BITS != *seen >> COUNT_BITS || id > *seen;
+        let is_news = id >> COUNT_BITS != *seen >> COUNT_BITS
+            || id > *seen
+            || mutants::on(Mutant::ForwardedTwice);
         if is_news {
             *seen = id;
         }

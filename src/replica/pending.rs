@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, Index, ReadId, Term, Time};
 use crate::request::{Batch, Request};
 
@@ -104,7 +105,8 @@ impl Writes {
             }
             let write = first.remove();
             self.forget(&write);
-            if (EntryId { term, index }) == entry {
+            let by_index = index == entry.index && mutants::on(Mutant::OutcomeByIndexAlone);
+            if (EntryId { term, index }) == entry || by_index {
                 settled.done = Some(write.ticket);
             } else {
                 settled.replaced.push(write.ticket);

@@ -8,8 +8,9 @@ use super::pending::{Held, Read, Ticket, Write};
 use super::replica::{Line, Replica};
 use super::{Answered, Forward, PeerMessage};
 use crate::fsm::Action;
+use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, NodeId, ProposeError, Time};
-use crate::request::{Batch, Consistency, ErrorKind, Reply, Request};
+use crate::request::{Answer, Batch, Command, Condition, Consistency, ErrorKind, Reply, Request};
 
 /// What a request that had no effect for want of a leader is told.
 pub(super) const NO_LEADER: &str = "no leader, not applied";
@@ -221,8 +222,10 @@ impl Replica {
         line.reads += 1;
         let after = line.last_write;
         let leave = match consistency {
-            Consistency::Linearizable => Some(self.raft.read()),
-            Consistency::Stale => None,
+            Consistency::Linearizable if !mutants::on(Mutant::ReadsAskNobody) => {
+                Some(self.raft.read())
+            }
+            _ => None,
         };
         let bytes = batch.size_bytes();
         let read = Read { ticket, batch, leave, after, stamp_ms: 0, deadline, bytes };
@@ -234,12 +237,17 @@ impl Replica {
         if let Err((kind, reason)) = self.admit(now, &action, growth_bytes) {
             return self.refuse(ticket, kind, reason);
         }
+        let early = mutants::on(Mutant::ReplyBeforeApply) && is_plain_set(&action);
         let (stamp_ms, command) = self.stamped(now, action);
         let log_bytes = command.len();
         match self.raft.propose(command) {
             Ok(entry) => {
                 self.last_stamp_ms = self.last_stamp_ms.max(stamp_ms);
                 self.line(ticket).last_write = entry;
+                if early {
+                    let answer = Answer::Stored { version: entry.index.0 };
+                    return self.reply(ticket, Reply::Answers(vec![answer]));
+                }
                 self.writes.insert(entry, Write { ticket, deadline, growth_bytes, log_bytes });
             }
             Err(ProposeError::DiskFull) => self.refuse(ticket, ErrorKind::DiskFull, DISK_FULL),
@@ -289,6 +297,9 @@ impl Replica {
         let id = self.forwards.insert(sent);
         let connection = ticket.connection;
         let forward = Forward { id, term, timeout, connection, request };
+        if mutants::on(Mutant::ForwardedTwice) {
+            self.messages.push((leader, PeerMessage::Forward(forward.clone())));
+        }
         self.messages.push((leader, PeerMessage::Forward(forward)));
     }
 
@@ -300,7 +311,8 @@ impl Replica {
             return;
         }
         let ticket = self.proxied.insert(from, connection, id);
-        if !self.leads || self.raft.term() != term || self.fault.is_some() {
+        let may_take = (self.leads && self.raft.term() == term) || mutants::on(Mutant::ForwardedOn);
+        if !may_take || self.fault.is_some() {
             return self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
         }
         if matches!(request, Request::Ping | Request::Status | Request::Members) {
@@ -362,6 +374,9 @@ impl Replica {
                 request if is_read(&request) => {
                     self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
                 }
+                request if mutants::on(Mutant::ForwardRetriesUnknown) => {
+                    reads.push(Held { ticket, request, deadline, not_before: Time::ZERO });
+                }
                 _ => self.refuse(ticket, ErrorKind::Unknown, UNKNOWN),
             }
         }
@@ -384,7 +399,10 @@ impl Replica {
         if let Some(line) = self.known_line(ticket) {
             line.last_write = EntryId::ZERO;
         }
-        self.refuse(ticket, ErrorKind::Unknown, UNKNOWN);
+        match mutants::on(Mutant::UnknownCalledRefused) {
+            false => self.refuse(ticket, ErrorKind::Unknown, UNKNOWN),
+            true => self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER),
+        }
     }
 
     /// Answers a request, wherever it came from.
@@ -415,6 +433,16 @@ impl Replica {
 
 fn is_admin(request: &Request) -> bool {
     matches!(request, Request::Join { .. } | Request::Leave { .. } | Request::Transfer { .. })
+}
+
+/// Whether all that it will say is known before it is applied.
+fn is_plain_set(action: &Action) -> bool {
+    let Action::Run { batch: Batch { guards, commands }, session: None } = action else {
+        return false;
+    };
+    let is_plain =
+        |command: &Command| matches!(command, Command::Set { condition: Condition::Always, .. });
+    guards.is_empty() && commands.len() == 1 && commands.iter().all(is_plain)
 }
 
 fn is_read(request: &Request) -> bool {

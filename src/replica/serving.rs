@@ -7,6 +7,7 @@ use super::pending::Read;
 use super::replica::Replica;
 use super::requests::NO_LEADER;
 use crate::fsm::{Action, Proposal};
+use crate::mutants::{self, Mutant};
 use crate::raft::{Entry, EntryId, Payload, ReadId};
 use crate::request::{ErrorKind, Reply};
 
@@ -61,7 +62,10 @@ impl Replica {
         for entry in entries {
             let reply = match entry.payload {
                 Payload::Command(command) => match Proposal::decode(command) {
-                    Ok(proposal) => {
+                    Ok(mut proposal) => {
+                        if mutants::on(Mutant::ExpiryByLocalClock) {
+                            proposal.stamp_ms = now.wall_ms;
+                        }
                         self.serve_overtaken(entry.id, proposal.stamp_ms);
                         self.fsm.apply(entry.id.index.0, &proposal)
                     }

@@ -29,7 +29,8 @@ use super::PeerMessage;
 use super::clock::Now;
 use super::replica::Replica;
 use crate::fsm::{Fsm, Visit};
-use crate::raft::{EntryId, Index, NodeId, SnapshotMeta, Term, Time};
+use crate::mutants::{self, Mutant};
+use crate::raft::{EntryId, Index, Membership, NodeId, SnapshotMeta, Term, Time};
 
 /// How many keys one turn visits for a snapshot.
 const PIECE_KEYS: usize = 1024;
@@ -154,7 +155,12 @@ impl Replica {
         if !is_due || is_busy || !is_news || now < self.snapshots.rest_until {
             return;
         }
-        let meta = SnapshotMeta { last, membership: self.raft.applied_membership().clone() };
+        let membership = match self.raft.applied_membership() {
+            _ if mutants::on(Mutant::SnapshotWithoutMembership) => Membership::default(),
+            _ if mutants::on(Mutant::SnapshotWithLaterMembership) => self.raft.membership().clone(),
+            membership => membership.clone(),
+        };
+        let meta = SnapshotMeta { last, membership };
         let head = Box::new(self.fsm.begin_snapshot());
         log::info!("{}: takes a snapshot at {last}", self.config.name);
         self.snapshots.jobs.push(SnapshotJob::Begin { meta, head });
@@ -292,7 +298,9 @@ impl Replica {
 
     fn on_offer(&mut self, now: Time, from: NodeId, last: EntryId, size_bytes: u64) {
         let mends = self.agreement.is_wrong() && last.index >= self.applied.index;
-        let is_news = (mends || last.index > self.raft.commit()) && last.index.is_sane();
+        let is_later =
+            last.index > self.raft.commit() || mutants::on(Mutant::OlderSnapshotInstalled);
+        let is_news = (mends || is_later) && last.index.is_sane();
         if self.raft.leader() != Some(from) || !is_news {
             return;
         }
