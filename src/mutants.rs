@@ -102,6 +102,8 @@ mutants! {
     HeartbeatCommitUnbounded,
     /// An append commits what the follower holds behind it, whether that agrees or not.
     AppendCommitUnbounded,
+    /// An append that was lost is never sent again.
+    LostAppendNotResent,
     /// A snapshot that covers less than what is committed takes the place of the log.
     OlderSnapshotInstalled,
 
@@ -114,8 +116,10 @@ mutants! {
     TwoChangesAtOnce,
     /// A configuration is in force when it is applied, not when it is appended.
     MembershipAtApply,
-    /// A member that is being removed counts, as if it agreed to everything.
+    /// A member that is being removed counts in place of one that stays.
     RemovedCounted,
+    /// A handover that comes to nothing is never given up.
+    TransferForEver,
 
     // Reads.
     /// The lease counts from when the answer came, not from when the question was sent.
@@ -154,6 +158,8 @@ mutants! {
     VisitAfterWrite,
     /// The log is cut, and older snapshots go, before the journal names the newer one.
     LogCutBeforeSnapshot,
+    /// A node's own snapshot gets its name before its journal holds what is in it.
+    SnapshotAheadOfJournal,
     /// A snapshot's file gets its name before its bytes are synced.
     SnapshotNotSynced,
     /// A snapshot's name is relied on before the directory is synced.
@@ -206,10 +212,14 @@ mutants! {
     OutcomeByIndexAlone,
     /// A write of unknown outcome is said not to have been applied.
     UnknownCalledRefused,
+    /// A request whose time is over is never answered.
+    LateNeverAnswered,
     /// A request goes to the leader twice, and is executed as often.
     ForwardedTwice,
     /// A forwarded request is forwarded again by who does not lead.
     ForwardedOn,
+    /// A forwarded request is executed in a later term than the one it was meant for.
+    ForwardTermIgnored,
     /// A forwarded write of unknown outcome is sent again to the next leader.
     ForwardRetriesUnknown,
 }

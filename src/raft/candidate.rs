@@ -57,9 +57,10 @@ impl Candidate {
 
     /// Once the vote for itself is durable: counts it and asks for others'.
     pub fn ask_when_durable(&mut self, core: &mut Core) {
-        let is_durable =
-            core.durability.holds(&core.hard_state) || mutants::on(Mutant::CampaignBeforeDurable);
-        if self.asked || !is_durable {
+        let waits = |core: &Core| {
+            !core.durability.holds(&core.hard_state) && !mutants::on(Mutant::CampaignBeforeDurable)
+        };
+        if self.asked || waits(core) {
             return;
         }
         self.asked = true;

@@ -120,15 +120,17 @@ impl Leader {
     {
         let counts = |member: &Member| member.voter || mutants::on(Mutant::LearnerCounted);
         let counted = core.membership().iter().filter(move |(_, member)| counts(member));
-        let leaving = || self.progress.values().filter(|progress| progress.leaving.is_some());
-        let leaving = mutants::on(Mutant::RemovedCounted).then(leaving).into_iter().flatten();
-        counted
-            .map(
-                move |(voter, _)| {
-                    if voter == core.config.id { own } else { of(&self.progress[&voter]) }
-                },
-            )
-            .chain(leaving.map(move |_| own))
+        counted.map(move |(voter, _)| {
+            let is_own = voter == core.config.id
+                || (mutants::on(Mutant::RemovedCounted) && self.is_replaced(core, voter));
+            if is_own { own } else { of(&self.progress[&voter]) }
+        })
+    }
+
+    /// For a mutant only: whether who is being removed counts in this one's place.
+    fn is_replaced(&self, core: &Core, voter: NodeId) -> bool {
+        let leaves = |progress: &Progress| progress.leaving.is_some();
+        self.progress.values().any(leaves) && core.other_voters().first() == Some(&voter)
     }
 
     /// Whether something of the own term is committed.
@@ -179,7 +181,8 @@ impl Leader {
             self.checked_at = now;
             self.check_due = now + core.config.election_timeout_max;
         }
-        if self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
+        let ends = !mutants::on(Mutant::TransferForEver);
+        if ends && self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
             log::warn!("{}: the handover took too long, leads on", core.config.id);
             self.transfer = None;
         }

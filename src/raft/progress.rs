@@ -249,7 +249,8 @@ impl Progress {
             State::Replicate(_) => received < self.next.prev(),
             State::Snapshot { .. } => false,
         };
-        waiting && now.since(self.advanced) >= patience * (1 << self.retries.min(5))
+        let may_resend = !mutants::on(Mutant::LostAppendNotResent);
+        waiting && may_resend && now.since(self.advanced) >= patience * (1 << self.retries.min(5))
     }
 }
 

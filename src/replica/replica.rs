@@ -15,6 +15,7 @@ use super::requests::NO_LEADER;
 use super::snapshots::{Available, Snapshots};
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
+use crate::mutants::{self, Mutant};
 use crate::raft::message::VoteResponse;
 use crate::raft::{EntryId, Envelope, Membership, Message, NodeId, Raft, Role, Term, Time};
 use crate::request::{ErrorKind, Reply};
@@ -411,6 +412,9 @@ impl Replica {
     }
 
     fn give_up_late(&mut self, now: Time) {
+        if mutants::on(Mutant::LateNeverAnswered) {
+            return;
+        }
         for ticket in self.writes.expired(now) {
             self.give_up_write(ticket);
         }

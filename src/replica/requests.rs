@@ -311,7 +311,8 @@ impl Replica {
             return;
         }
         let ticket = self.proxied.insert(from, connection, id);
-        let may_take = (self.leads && self.raft.term() == term) || mutants::on(Mutant::ForwardedOn);
+        let is_meant = self.raft.term() == term || mutants::on(Mutant::ForwardTermIgnored);
+        let may_take = (self.leads && is_meant) || mutants::on(Mutant::ForwardedOn);
         if !may_take || self.fault.is_some() {
             return self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
         }

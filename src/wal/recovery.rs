@@ -387,7 +387,7 @@ fn mend<D: Disk>(
 ) -> Result<usize, WalError> {
     let number = segment.header.number;
     let path = || disk.path(&segment::name(number));
-    let found = Mark::find(bytes, number);
+    let found = Mark::find(bytes, number).filter(|_| !mutants::on(Mutant::ZerosAreTheEnd));
     let synced = found.map_or(DATA_START as usize, |(_, mark)| mark.end as usize);
     let file = segment.file.as_ref().expect("the last segment is open");
     let write = |at: usize, bytes: &[u8]| file.write_at(at as u64, bytes);
