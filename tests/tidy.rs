@@ -44,7 +44,10 @@ const FORBIDDEN: [(&str, &str); 12] = [
 const LAYERS: [(&str, &[&str]); 9] = [
     (
         "src/mutants.rs",
-        &["encoding", "request", "raft", "fsm", "wal", "replica", "protocol", "storage", "server", "client"],
+        &[
+            "encoding", "request", "raft", "fsm", "wal", "replica", "protocol", "storage",
+            "server", "client",
+        ],
     ),
     (
         "src/encoding.rs",

@@ -459,16 +459,18 @@ impl World {
                 ("pair", both.map(|[first, _]| Action::Get { found: first }))
             }
             Act::SetMortal(..) | Act::GetMortal | Act::DeleteMortal => {
-                return self.record_mortal(waiting, one.map(|answer| match waiting.act {
-                    Act::GetMortal => value(answer),
-                    _ => None,
-                }));
+                return self.record_mortal(
+                    waiting,
+                    one.map(|answer| match waiting.act {
+                        Act::GetMortal => value(answer),
+                        _ => None,
+                    }),
+                );
             }
         };
         if let (name, Some(action)) = action {
             let client = (waiting.ticket.connection >> 32) - 1;
-            let operation =
-                Operation { client, called_at: waiting.called_at, returned_at, action };
+            let operation = Operation { client, called_at: waiting.called_at, returned_at, action };
             self.judge.history.record(name, operation);
         }
     }
@@ -489,12 +491,9 @@ impl World {
                 at_latest_us: outcome.map(|_| now),
             },
             _ => match outcome {
-                Some(found) => ttl::Event::Read {
-                    key: MORTAL.to_owned(),
-                    found,
-                    called_us,
-                    returned_us: now,
-                },
+                Some(found) => {
+                    ttl::Event::Read { key: MORTAL.to_owned(), found, called_us, returned_us: now }
+                }
                 None => return,
             },
         };

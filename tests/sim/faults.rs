@@ -6,6 +6,7 @@ use raftcache::wal::Disk;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
+use super::node::Speech;
 use super::plan::{Fault, MS, SECOND};
 use super::world::{Event, World};
 
@@ -30,9 +31,21 @@ impl World {
         match fault {
             Fault::Crash => self.crash_somehow(victim),
             Fault::CrashAfterSpeaking => {
-                if let Some(process) = &mut self.machines[victim].process {
-                    process.doomed = true;
-                }
+                let speech = [Speech::Vote, Speech::Acknowledgement, Speech::Reply];
+                let which = self.chance.random_range(0..speech.len());
+                self.doom(victim, speech[which]);
+                // The longer its disk takes, the more it may have said too early.
+                self.machines[victim].disk_factor = self.chance.random_range(1..50);
+            }
+            Fault::DeadlyElection => self.deadly_election(),
+            Fault::Bounce => self.bounce(),
+            Fault::HungLeader => {
+                let stall = self.within((SECOND, 4 * SECOND));
+                self.machines[victim].stalled_until = self.now + stall;
+                self.part(|a, b| (a == victim) != (b == victim));
+                self.doom(victim, Speech::Acknowledgement);
+                let heal = self.within((300 * MS, 2 * SECOND));
+                self.after(heal, Event::Reunite);
             }
             Fault::CrashAll => {
                 self.trace.count("crashes of all");
@@ -50,9 +63,7 @@ impl World {
             Fault::Bridge => {
                 self.trace.count("bridges");
                 let side: u64 = self.chance.random();
-                self.part(|a, b| {
-                    a != victim && b != victim && (side >> a ^ side >> b) & 1 == 1
-                });
+                self.part(|a, b| a != victim && b != victim && (side >> a ^ side >> b) & 1 == 1);
             }
             Fault::OneWay => {
                 self.trace.count("one-way cuts");
@@ -106,6 +117,67 @@ impl World {
             Fault::Membership => self.change_members(),
             Fault::Readdress => self.move_machine(victim),
             Fault::EmptyDisk => self.lose_disk(victim),
+        }
+    }
+
+    fn doom(&mut self, victim: usize, speech: Speech) {
+        if let Some(process) = &mut self.machines[victim].process {
+            process.doomed = Some(speech);
+        }
+    }
+
+    /// It has said something, and nothing of what it had not synced is left.
+    pub fn crash_after_speaking(&mut self, number: usize) {
+        self.trace.count("crashes after speaking");
+        self.crash(number, Crash::Lost);
+        let back = self.soon();
+        self.after(back, Event::Start { machine: number });
+        // Who remembers may be away when it comes back.
+        let other = self.chance.random_range(0..self.machines.len());
+        if self.chance.random_bool(0.6) {
+            self.part(|a, b| (a == other) != (b == other));
+        }
+    }
+
+    /// Mostly at once, sometimes late.
+    pub fn soon(&mut self) -> u64 {
+        let longest = [10 * MS, 100 * MS, SECOND, 3 * SECOND];
+        let longest = longest[self.chance.random_range(0..longest.len())];
+        self.within((MS, longest))
+    }
+
+    /// The leader is gone, and whoever votes ends and comes back.
+    fn deadly_election(&mut self) {
+        self.trace.count("deadly elections");
+        let leader = self.leader();
+        for number in 0..self.machines.len() {
+            if Some(number) == leader {
+                self.crash_somehow(number);
+            } else if self.chance.random_bool(0.7) {
+                self.doom(number, Speech::Vote);
+                self.machines[number].disk_factor = self.chance.random_range(1..100);
+            }
+        }
+    }
+
+    /// One node hears the leader no more, and the others end and are back at
+    /// once: have they forgotten to whom they had promised not to elect another?
+    fn bounce(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.trace.count("bounces");
+        let count = self.machines.len();
+        let deaf = self.chance.random_range(0..count);
+        self.part(|a, b| (a == leader && b == deaf) || (a == deaf && b == leader));
+        for number in (0..count).filter(|&number| number != leader && number != deaf) {
+            let delay = self.within((100 * MS, 900 * MS));
+            self.after(delay, Event::Bounce { machine: number });
+        }
+    }
+
+    pub fn bounce_one(&mut self, number: usize) {
+        if self.faulty && self.crash(number, Crash::Killed) {
+            let back = self.within((100, 20 * MS));
+            self.after(back, Event::Start { machine: number });
         }
     }
 
@@ -212,7 +284,7 @@ impl World {
             let machine = &mut self.machines[number];
             machine.stalled_until = 0;
             if let Some(process) = &mut machine.process {
-                process.doomed = false;
+                process.doomed = None;
             }
             if !machine.retired && machine.process.is_none() {
                 self.after(MS, Event::Start { machine: number });

@@ -9,7 +9,7 @@ use raftcache::wal::Disk;
 
 use super::checkers::linearizability::History;
 use super::checkers::{stale, ttl};
-use super::node::{Machine, Process};
+use super::node::{Machine, Process, Speech};
 use super::trace::Trace;
 
 /// No more than this may wait anywhere.
@@ -105,13 +105,15 @@ impl Judge {
         }
     }
 
-    /// Whether somebody may count on what this message says.
-    pub fn is_promise(message: &PeerMessage) -> bool {
-        let PeerMessage::Raft { envelope, .. } = message else { return false };
-        matches!(
-            envelope.message,
-            Message::VoteResponse(_) | Message::AppendResponse(_) | Message::RequestVote(_)
-        )
+    /// What somebody may count on in this message.
+    pub fn promise_in(message: &PeerMessage) -> Option<Speech> {
+        let PeerMessage::Raft { envelope, .. } = message else { return None };
+        match envelope.message {
+            Message::RequestVote(_) => Some(Speech::Vote),
+            Message::VoteResponse(answer) => answer.granted.then_some(Speech::Vote),
+            Message::AppendResponse(_) => Some(Speech::Acknowledgement),
+            _ => None,
+        }
     }
 
     pub fn said(&mut self, number: usize, message: &PeerMessage) {

@@ -16,9 +16,8 @@ fn caught_at(mutant: Mutant, seeds: u64) -> Option<u64> {
     let caught = (1..=seeds).step_by(threads as usize).find_map(|first| {
         let failed = |seed| run(seed, false).failed.then_some(seed);
         std::thread::scope(|scope| {
-            let runs: Vec<_> = (first..first + threads)
-                .map(|seed| scope.spawn(move || failed(seed)))
-                .collect();
+            let runs: Vec<_> =
+                (first..first + threads).map(|seed| scope.spawn(move || failed(seed))).collect();
             runs.into_iter().filter_map(|run| run.join().ok().flatten()).min()
         })
     });

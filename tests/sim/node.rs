@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use raftcache::fsm::{Fsm, Limits};
 use raftcache::raft::{self, ClusterId, Index, Member, NodeId, Raft, Recovered};
 use raftcache::replica::{self, Driver, Input, Peer, Replica, SnapshotJob};
 use raftcache::storage::{self, Job, JournalWorker, Opened, SnapshotConfig, SnapshotWorker};
-use raftcache::fsm::{Fsm, Limits};
 use raftcache::wal::faulty::FaultyDisk;
 use raftcache::wal::{self, Identity, Wal, WalError};
 
@@ -90,6 +90,14 @@ impl<W, J> Thread<W, J> {
 pub type JournalThread = Thread<JournalWorker<FaultyDisk>, Job>;
 pub type SnapshotThread = Thread<SnapshotWorker<FaultyDisk>, SnapshotJob>;
 
+/// What somebody may count on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speech {
+    Vote,
+    Acknowledgement,
+    Reply,
+}
+
 /// A running node.
 pub struct Process {
     pub epoch: u64,
@@ -107,8 +115,8 @@ pub struct Process {
     pub heard: BTreeMap<NodeId, String>,
     pub found: BTreeMap<NodeId, String>,
     pub pinned: Option<Index>,
-    /// It ends as soon as it has said something.
-    pub doomed: bool,
+    /// It ends as soon as it has said something of this kind.
+    pub doomed: Option<Speech>,
     /// So many operations of its disk may have been heard of.
     pub heard_operations: usize,
 }
@@ -179,7 +187,7 @@ pub fn boot(
         heard: BTreeMap::new(),
         found: BTreeMap::new(),
         pinned: None,
-        doomed: false,
+        doomed: None,
         heard_operations: disk.operations(),
     };
     if let Some(wal) = wal {
@@ -216,7 +224,12 @@ impl Process {
     }
 
     /// The first member that speaks to a newcomer names its cluster.
-    pub fn adopt(&mut self, disk: &FaultyDisk, plan: &Plan, cluster: ClusterId) -> Result<(), WalError> {
+    pub fn adopt(
+        &mut self,
+        disk: &FaultyDisk,
+        plan: &Plan,
+        cluster: ClusterId,
+    ) -> Result<(), WalError> {
         let config = wal_config(plan, &self.identity, cluster);
         let wal = storage::adopt(disk, &mut self.identity, cluster, config)?;
         self.begin_journal(plan, wal);

@@ -16,8 +16,15 @@ pub const FAULTS_US: u64 = 50 * SECOND;
 pub enum Fault {
     /// A node ends, with or without its machine.
     Crash,
-    /// A node ends just after it has spoken, and loses what it had not synced.
+    /// A node ends just after it has spoken, and loses what it had not synced;
+    /// perhaps another one is cut off at that moment.
     CrashAfterSpeaking,
+    /// There is an election, and who votes ends.
+    DeadlyElection,
+    /// The leader is cut off from some, and another bounces.
+    Bounce,
+    /// The leader's disk hangs while it is cut off.
+    HungLeader,
     /// All nodes end at once.
     CrashAll,
     /// Nobody hears a node.
@@ -56,9 +63,12 @@ pub enum Fault {
     EmptyDisk,
 }
 
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 23] = [
     Fault::Crash,
     Fault::CrashAfterSpeaking,
+    Fault::DeadlyElection,
+    Fault::Bounce,
+    Fault::HungLeader,
     Fault::CrashAll,
     Fault::Isolate,
     Fault::Split,

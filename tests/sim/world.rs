@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use super::clients::Client;
 use super::clock::Clock;
 use super::judge::Judge;
-use super::node::{Machine, Process, boot};
+use super::node::{Machine, Process, Speech, boot};
 use super::operator::Operator;
 use super::plan::{MS, Plan, SECOND};
 use super::trace::Trace;
@@ -38,21 +38,66 @@ const FRAME_BYTES: usize = 16 << 20;
 /// Something that is going to happen.
 #[derive(Debug)]
 pub enum Event {
-    Start { machine: usize },
-    Turn { machine: usize, epoch: u64 },
+    Start {
+        machine: usize,
+    },
+    Turn {
+        machine: usize,
+        epoch: u64,
+    },
     Frame(Box<Frame>),
-    Lost { machine: usize, epoch: u64, to: NodeId },
-    JournalDone { machine: usize, epoch: u64 },
-    JournalRests { machine: usize, epoch: u64 },
-    SnapshotsDone { machine: usize, epoch: u64 },
-    Probed { machine: usize, epoch: u64, probe: Probe },
+    Lost {
+        machine: usize,
+        epoch: u64,
+        to: NodeId,
+    },
+    JournalDone {
+        machine: usize,
+        epoch: u64,
+    },
+    JournalRests {
+        machine: usize,
+        epoch: u64,
+    },
+    SnapshotsDone {
+        machine: usize,
+        epoch: u64,
+    },
+    Probed {
+        machine: usize,
+        epoch: u64,
+        probe: Probe,
+    },
     /// A node that is not where its cluster knows it asks to be.
-    Ask { machine: usize, epoch: u64 },
-    Request { machine: usize, epoch: u64, ticket: Ticket, request: Box<Request> },
-    Reply { client: usize, ticket: Ticket, reply: Box<Reply> },
-    Client { client: usize },
-    Patience { client: usize, ticket: Ticket },
-    Broken { client: usize, ticket: Ticket },
+    Ask {
+        machine: usize,
+        epoch: u64,
+    },
+    Request {
+        machine: usize,
+        epoch: u64,
+        ticket: Ticket,
+        request: Box<Request>,
+    },
+    Reply {
+        client: usize,
+        ticket: Ticket,
+        reply: Box<Reply>,
+    },
+    Client {
+        client: usize,
+    },
+    Patience {
+        client: usize,
+        ticket: Ticket,
+    },
+    Broken {
+        client: usize,
+        ticket: Ticket,
+    },
+    Bounce { machine: usize },
+    /// Whoever was cut off is heard again.
+    Reunite,
     Fault,
     Heal,
     Operate,
@@ -118,6 +163,11 @@ pub struct World {
     /// When the last message of a link arrives.
     links: BTreeMap<(usize, usize, LinkClass), u64>,
     losing: BTreeSet<(usize, NodeId)>,
+}
+
+fn speeches_in(effects: &Effects) -> Vec<Speech> {
+    let promises = effects.messages.iter().filter_map(|(_, message)| Judge::promise_in(message));
+    promises.chain(effects.replies.first().map(|_| Speech::Reply)).collect()
 }
 
 impl World {
@@ -229,6 +279,8 @@ impl World {
             Event::Client { client } => self.client_acts(client),
             Event::Patience { client, ticket } => self.client_loses_patience(client, ticket),
             Event::Broken { client, ticket } => self.client_broken(client, ticket),
+            Event::Bounce { machine } => self.bounce_one(machine),
+            Event::Reunite => self.blocked.clear(),
             Event::Fault => self.fault(),
             Event::Heal => self.heal_some(),
             Event::Operate => self.operate(),
@@ -307,7 +359,11 @@ impl World {
         }
         self.trace.tell(self.now, || {
             let last = (at.saturating_sub(5)..=at).map(|at| machine.disk.operation(at));
-            format!("{} {crash:?} at {at} of {operations}: {:?}", machine.name, last.collect::<Vec<_>>())
+            format!(
+                "{} {crash:?} at {at} of {operations}: {:?}",
+                machine.name,
+                last.collect::<Vec<_>>()
+            )
         });
         machine.disk = machine.disk.image(at, crash);
         self.trace.tell(self.now, || {
@@ -331,7 +387,7 @@ impl World {
         let crashes = [Crash::Lost, Crash::Kept, Crash::Torn(seed), Crash::Killed];
         let crash = crashes[self.chance.random_range(0..crashes.len())];
         if self.crash(number, crash) {
-            let back = self.within((5 * MS, 3 * SECOND));
+            let back = self.soon();
             self.after(back, Event::Start { machine: number });
         }
     }
@@ -395,22 +451,19 @@ impl World {
         let read_clock = || stopped.filter(|_| !is_drained.get()).unwrap_or(shows);
         let effects = process.driver.turn(arrived, read_clock);
         let wake_at = effects.wake_at.map(|at| machine.clock.moment_us(at).max(now + 1));
-        let mut spoken = false;
-        self.dispatch(number, epoch, effects, &mut spoken);
+        let speeches = speeches_in(&effects);
+        self.dispatch(number, epoch, effects);
         if let Some(at) = wake_at {
             self.wake(number, at);
         }
         self.judge.look(number, &mut self.machines, now, &mut self.trace);
-        let is_doomed = self.process(number, epoch).is_some_and(|process| process.doomed);
-        if is_doomed && spoken {
-            self.trace.count("crashes after speaking");
-            self.crash(number, Crash::Lost);
-            let back = self.within((5 * MS, SECOND));
-            self.after(back, Event::Start { machine: number });
+        let doomed = self.process(number, epoch).and_then(|process| process.doomed);
+        if doomed.is_some_and(|speech| speeches.contains(&speech)) {
+            self.crash_after_speaking(number);
         }
     }
 
-    fn dispatch(&mut self, number: usize, epoch: u64, effects: Effects, spoken: &mut bool) {
+    fn dispatch(&mut self, number: usize, epoch: u64, effects: Effects) {
         let fault = effects.fault.clone();
         self.judge.fault(number, &self.machines[number], fault);
         let Some(process) = self.process(number, epoch) else { return };
@@ -437,7 +490,6 @@ impl World {
         }
         self.begin_journal_work(number, epoch);
         self.begin_snapshot_work(number, epoch);
-        *spoken = effects.messages.iter().any(|(_, message)| Judge::is_promise(message));
         for (to, message) in effects.messages {
             self.judge.said(number, &message);
             self.send(number, epoch, to, &message);
