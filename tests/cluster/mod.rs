@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftcache::client::{Client, Error};
-use raftcache::request::{Key, RoleName, Status};
+use raftcache::request::{Key, MemberInfo, RoleName, Status};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -187,12 +187,16 @@ impl Node {
 
     /// Until it has ended by itself.
     pub fn wait_for_end(&mut self) -> ExitStatus {
-        let (mut child, stdin) = self.process.take().expect("it runs");
-        let status = eventually(&format!("the end of {}", self.name), || {
-            child.try_wait().map_err(|error| error.to_string())?.ok_or("it runs".to_owned())
-        });
-        drop(stdin);
-        status
+        let what = format!("the end of {}", self.name);
+        eventually(&what, || self.has_ended().ok_or("it runs".to_owned()))
+    }
+
+    /// How it has ended by itself, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        let (child, _) = self.process.as_mut().expect("it runs");
+        let status = child.try_wait().expect("it is ours")?;
+        self.process = None;
+        Some(status)
     }
 
     pub fn restart(&mut self) {
@@ -310,6 +314,26 @@ impl Cluster {
         let node = self.add();
         self.nodes[node].join = addresses;
         node
+    }
+
+    /// Starts a node with nothing, until it is back as another voter of its name.
+    pub fn rebuild(&mut self, number: usize) {
+        let mut others = self.addresses();
+        others.remove(number);
+        let node = &mut self.nodes[number];
+        node.join = others;
+        node.flags.push("--rebuild".to_owned());
+        node.start();
+        node.flags.pop();
+        eventually("it counts again", || {
+            let status = self.nodes[number].user().status().map_err(|error| error.to_string())?;
+            let counts = |member: &MemberInfo| {
+                member.node == status.node
+                    && member.voter
+                    && status.members.len() == self.nodes.len()
+            };
+            if status.members.iter().any(counts) { Ok(()) } else { Err(format!("{status:?}")) }
+        });
     }
 
     /// Where clients reach the nodes.

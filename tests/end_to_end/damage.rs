@@ -104,31 +104,13 @@ fn a_damaged_node_refuses_and_is_rebuilt_while_the_others_serve() {
     fs::write(dir.join(segment), &content).expect("it can be written");
     let load = Load::start(&cluster, "load", 4);
     load.wait_for(50);
-    rebuild(&mut cluster, follower);
+    cluster.rebuild(follower);
     load.wait_for(50);
     let written = load.stop();
     all_agree(&cluster, &written);
     cluster.hashes_agree();
     SOME.verify(&mut cluster.nodes[follower].user(), 7, Consistency::Stale);
     survives_the_loss_of_any_one(&mut cluster);
-}
-
-/// Until the node is back as another voter.
-fn rebuild(cluster: &mut Cluster, number: usize) {
-    let mut others = cluster.addresses();
-    others.remove(number);
-    let node = &mut cluster.nodes[number];
-    node.join = others;
-    node.flags.push("--rebuild".to_owned());
-    node.start();
-    node.flags.pop();
-    eventually("it counts again", || {
-        let status = cluster.nodes[number].user().status().map_err(|error| error.to_string())?;
-        let counts = |member: &raftcache::request::MemberInfo| {
-            member.node == status.node && member.voter && status.members.len() == 3
-        };
-        if status.members.iter().any(counts) { Ok(()) } else { Err(format!("{status:?}")) }
-    });
 }
 
 fn survives_the_loss_of_any_one(cluster: &mut Cluster) {
