@@ -11,6 +11,8 @@ mod cluster;
 
 #[path = "faults/clients.rs"]
 mod clients;
+#[path = "faults/damage.rs"]
+mod damage;
 #[path = "sim/checkers/linearizability.rs"]
 mod linearizability;
 #[path = "faults/network.rs"]
