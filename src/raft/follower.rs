@@ -127,7 +127,9 @@ impl Follower {
         }
         match core.log.id_at(prev.index) {
             Some(ours) if ours != prev => Err(Fault::Diverged { ours, theirs: prev }),
-            None if mutants::on(Mutant::PrevBelowSnapshotConflicts) => Ok(false),
+            None if mutants::on(Mutant::PrevBelowSnapshotConflicts) => {
+                Err(Fault::Diverged { ours: core.log.base(), theirs: prev })
+            }
             _ => Ok(true),
         }
     }
