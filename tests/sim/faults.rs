@@ -268,6 +268,8 @@ impl World {
 
     fn heal(&mut self) {
         self.blocked.clear();
+        // What is on its way on a slow link is overtaken, as on a new connection.
+        self.links.clear();
         for machine in &mut self.machines {
             (machine.disk_factor, machine.network_factor) = (1, 1);
             machine.disk.set_capacity(None);

@@ -161,7 +161,7 @@ pub struct World {
     numbers: u64,
     happened: u64,
     /// When the last message of a link arrives.
-    links: BTreeMap<(usize, usize, LinkClass), u64>,
+    pub links: BTreeMap<(usize, usize, LinkClass), u64>,
     losing: BTreeSet<(usize, NodeId)>,
 }
 
@@ -648,7 +648,7 @@ impl World {
     }
 
     fn delay(&mut self, from: usize, to: usize, class: LinkClass) -> u64 {
-        let factor = self.machines[from].network_factor * self.machines[to].network_factor;
+        let factor = self.machines[from].network_factor.max(self.machines[to].network_factor);
         let arrives = self.now + self.within(self.plan.delay_us) * factor;
         let last = self.links.entry((from, to, class)).or_default();
         let arrives = if self.plan.reorder { arrives } else { arrives.max(*last) };
