@@ -277,6 +277,35 @@ fn a_mark_destroyed_at_a_start_leaves_the_one_before() {
     assert!(refused(&disk).contains("log index 3"));
 }
 
+/// One crash destroys one of two marks. [With both gone, a zeroed tail is taken
+/// for batches that were never written, and what was acknowledged vanishes.]
+#[test]
+fn two_destroyed_marks_are_damage() {
+    let scribble = |disk: &FaultyDisk, at: u64| {
+        disk.damage(&segment(1), |content| content[at as usize..][..512].fill(0xa5)).unwrap();
+    };
+    let (disk, mut wal) = four();
+    while wal.idle().unwrap() {}
+    scribble(&disk, SECTOR);
+    assert_eq!(last(&open(&disk.crash(Crash::Lost)).unwrap().1), 4, "one of them is left");
+    scribble(&disk, 2 * SECTOR);
+    let text = refused(&disk);
+    for part in ["journal-0000000000000001", "byte 4096", "marks", "cached --rebuild"] {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    disk.zero(&segment(1), batch(3).start..64 << 10).unwrap();
+    assert!(refused(&disk).contains("marks"));
+    // The very first mark was torn: it vouches for nothing, and nothing is lost.
+    let (disk, mut wal) = fresh();
+    wal.commit(&[write(1, 1..=1, 100)]).unwrap();
+    let disk = disk.crash(Crash::Lost);
+    for _ in 0..2 {
+        // Nor is anything when the mark that is written in its place is torn.
+        scribble(&disk, SECTOR);
+        assert_eq!(last(&open(&disk).unwrap().1), 1);
+    }
+}
+
 /// What was acknowledged last, and the vote, may have been in it.
 #[test]
 fn the_newest_segment_does_not_vanish_unnoticed() {

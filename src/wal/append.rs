@@ -176,6 +176,7 @@ impl<D: Disk> Wal<D> {
     }
 
     fn write_mark(&mut self, segment: u64, closed: bool) -> Result<(), WalError> {
+        assert!(!self.mark_unsynced, "the mark before is synced first");
         let mark = Mark { segment, end: self.end, position: self.position, closed };
         let written = self.current_file().write_at(Mark::SLOTS[self.mark_slot], &mark.encode());
         self.guard(written.at("write", self.current_path()))?;

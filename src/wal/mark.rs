@@ -27,8 +27,17 @@
 //!    between has made durable;
 //! 2. a mark that is there whole is true, because it was written after the sync
 //!    that it reports;
-//! 3. no mark at all means nothing is vouched for yet: the first batch of the
-//!    segment is in flight.
+//! 3. zeros in both mean nothing is vouched for yet: no mark was written, or the
+//!    first one was in flight and never arrived;
+//! 4. two sectors that are written and hold no mark are damage, for crashes
+//!    destroy one at most. A mark is only ever written when the one before is
+//!    durable: `sync_batch` and `idle` write one when a batch was synced since,
+//!    `rotate` and a recovery sync the segment first; `write_mark` insists. And it
+//!    is written over the older of two, or over what is no mark, so that one crash
+//!    after another destroys the same sector. (After a sync that failed a sector
+//!    holds what it held before.) A segment that is not the last is written no
+//!    more; a new one is all zeros, synced before it has a header, because no
+//!    file is used twice.
 
 use byteorder::{ByteOrder, LittleEndian};
 
@@ -89,6 +98,15 @@ impl Mark {
                 Some((slot, Self::decode(sector, segment)?))
             })
             .max_by_key(|(_, mark)| (mark.position.batch, mark.closed))
+    }
+
+    /// Whether both sectors were written and hold no mark: rule 4 above.
+    pub fn are_destroyed(bytes: &[u8], segment: u64) -> bool {
+        let is_written = |slot: u64| {
+            let sector = bytes.get(slot as usize..slot as usize + SECTOR_BYTES);
+            sector.is_some_and(|sector| sector.iter().any(|&byte| byte != 0))
+        };
+        Self::find(bytes, segment).is_none() && Self::SLOTS.into_iter().all(is_written)
     }
 }
 

@@ -14,6 +14,8 @@
 //! 3. *damage* otherwise, zeros included: the node refuses to start, because
 //!    what it said on the strength of that batch cannot be known any more.
 //!
+//! Marks that were written and cannot be read are damage, too: see [`Mark`].
+//!
 //! So what can be claimed: a killed process loses nothing, and after a power cut
 //! only damage inside the very last batch, or that leaves nothing of all batches
 //! since the last durable mark, cannot be told from a torn write.
@@ -272,6 +274,10 @@ impl<D: Disk> Scan<'_, D> {
 
     /// Replays every whole batch; returns the offset behind the last one.
     fn batches(&self, replay: &mut Replay) -> Result<usize, WalError> {
+        if Mark::are_destroyed(self.bytes, self.header.number) {
+            let at = Mark::SLOTS[0] as usize;
+            return Err(self.damaged(at, replay, "neither of its two marks is readable"));
+        }
         let mut at = DATA_START as usize;
         self.check_mark(at, replay)?;
         while let Some(batch) = Sealed::parse(self.bytes, at, self.frame(), replay.position) {
