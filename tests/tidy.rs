@@ -149,6 +149,20 @@ fn layers_import_only_what_lies_below() {
 }
 
 #[test]
+fn what_differs_from_system_to_system_is_in_one_file() {
+    let mut wrong = Vec::new();
+    for file in sources("src").iter().filter(|file| short(file) != "src/server/os.rs") {
+        for (line, text) in code(file) {
+            let names_a_system = ["unix", "windows", "target_"].iter().any(|s| text.contains(s));
+            if text.contains("cfg") && names_a_system {
+                wrong.push(format!("{}:{line}: belongs in src/server/os.rs", short(file)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
 fn every_file_opens_with_its_story() {
     let folders = ["src", "tools/cachecli", "tests"];
     let silent: Vec<String> = folders

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::os;
 use crate::protocol::peer::{Hello, Welcome};
 use crate::replica::Peer;
 
@@ -64,11 +65,7 @@ pub fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
     socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_RETRIES))?;
-    // What the system has taken from us and the other side has not
-    // acknowledged is no longer in our queue, and stalls here.
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(patience.max(KEEPALIVE * KEEPALIVE_RETRIES)))?;
-    Ok(())
+    os::limit_unacknowledged(&socket, patience.max(KEEPALIVE * KEEPALIVE_RETRIES))
 }
 
 /// What a person wants to know of an error.

@@ -212,21 +212,6 @@ async fn accept(listener: TcpListener, hub: Rc<Hub>) {
     }
 }
 
-/// Until the process is asked to end.
-async fn stop_signal() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupt = tokio::signal::ctrl_c() => interrupt,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
-}
-
 /// Lets the alarm ring after `wait` at the latest. To set it costs two calls of
 /// the system, to ring too early one turn; and most turns only put off what they
 /// wait for, so what is later is not set before the earlier has rung.
@@ -327,7 +312,7 @@ impl EventLoop {
     }
 
     async fn run(mut self) -> Result<(), StartError> {
-        let mut stop = Box::pin(stop_signal());
+        let mut stop = Box::pin(os::stop_signal());
         let mut alarm = Box::pin(sleep(STOP_PATIENCE));
         loop {
             let begun = Instant::now();

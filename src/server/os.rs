@@ -1,9 +1,11 @@
 //! Every call that differs from system to system, with portable fallbacks.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
+use socket2::SockRef;
 
 use crate::raft::Time;
 use crate::replica::Now;
@@ -75,4 +77,34 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 #[cfg(not(target_os = "linux"))]
 pub fn raise_descriptor_limit() -> Option<u64> {
     None
+}
+
+/// How long the other side of a connection may leave unacknowledged what the
+/// system has taken from us: it is no longer in our queue, and stalls there.
+#[cfg(target_os = "linux")]
+pub fn limit_unacknowledged(socket: &SockRef<'_>, patience: Duration) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(patience))
+}
+
+/// As long as the system likes.
+#[cfg(not(target_os = "linux"))]
+pub fn limit_unacknowledged(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
+/// Until the process is asked to end.
+#[cfg(unix)]
+pub async fn stop_signal() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Until somebody presses Ctrl-C.
+#[cfg(not(unix))]
+pub async fn stop_signal() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
 }
