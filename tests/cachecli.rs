@@ -178,6 +178,26 @@ fn status_is_one_table_over_all_nodes() {
     assert!(members.lines().nth(1).unwrap().ends_with("voter  leader"), "{members}");
 }
 
+/// Its data was lost, and it founded a cluster of its own at its old address: it
+/// is neither a second leader nor ahead of anybody.
+#[test]
+fn a_node_of_another_cluster_is_named_and_compared_with_nobody() {
+    let fakes = cluster(3);
+    fakes[0].set_cluster(0xabc);
+    let table = prints(&fakes[1..2], &["status"], 0);
+    let lag = |number: usize| table.lines().nth(number).unwrap().split_whitespace().last().unwrap();
+    assert_eq!([lag(1), lag(2), lag(3)], ["-", "3", "3"], "{table}");
+    let warning = format!("warning: n1: belongs to another cluster ({:032x})\n", 0xabc);
+    assert!(table.ends_with(&warning) && table.matches("warning").count() == 1, "{table}");
+    let json = prints(&fakes[1..2], &["status", "--output", "json"], 0);
+    assert!(json.contains("\"lag\":null"), "{json}");
+    let ran = run(&fakes[1..2], &["runset"]);
+    assert_eq!(ran.code, 4, "it is not the leader that is looked for: {ran:?}");
+    // Who has yet to be taken in is no stranger.
+    fakes[0].set_cluster(0);
+    assert!(!prints(&fakes[1..2], &["status"], 0).contains("warning"));
+}
+
 #[test]
 fn members_come_and_go() {
     let fakes = cluster(2);

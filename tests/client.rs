@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+#[expect(dead_code, reason = "the tests of cachecli use the rest")]
 mod fake;
 
 use std::time::{Duration, Instant};

@@ -57,6 +57,8 @@ pub struct Fake {
     mood: Arc<Mutex<Mood>>,
     hang_up: Arc<Notify>,
     name: String,
+    /// 1, if it was not moved.
+    cluster: Arc<Mutex<u128>>,
 }
 
 /// Starts `count` fakes that share their state; the first leads.
@@ -78,7 +80,8 @@ fn start(state: &Arc<Mutex<State>>, number: usize) -> Fake {
         leader: number == 1,
     });
     let mood = Arc::new(Mutex::new(Mood::Serve));
-    let fake = Fake { address, state: state.clone(), mood, hang_up: Arc::default(), name };
+    let (hang_up, cluster) = (Arc::default(), Arc::new(Mutex::new(1)));
+    let fake = Fake { address, state: state.clone(), mood, hang_up, name, cluster };
     let serving = fake.clone();
     std::thread::spawn(move || serve(listener, &serving));
     fake
@@ -100,6 +103,11 @@ fn serve(listener: std::net::TcpListener, fake: &Fake) {
 impl Fake {
     pub fn set_mood(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
+    }
+
+    /// From now on it says that it belongs to this cluster.
+    pub fn set_cluster(&self, cluster: u128) {
+        *self.cluster.lock().unwrap() = cluster;
     }
 
     /// Closes every connection that is at rest.
@@ -168,16 +176,17 @@ impl Fake {
 
     fn status(&self, state: &State) -> Status {
         let leads = self.name == "n1";
+        let cluster = *self.cluster.lock().unwrap();
         Status {
             name: self.name.clone(),
             node: 1,
-            cluster: 1,
+            cluster,
             role: if leads { RoleName::Leader } else { RoleName::Follower },
             leader: Some("n1".to_owned()),
             term: 3,
             last: 100,
             durable: 100,
-            commit: 100,
+            commit: if cluster == 1 { 100 } else { 900 },
             applied: if leads { 100 } else { 97 },
             log_bytes: 3 << 20,
             keys: state.items.len() as u64,

@@ -147,8 +147,8 @@ fn ten(story: &str, pairs: &[(String, String)]) -> Shown {
 /// Name and client address of a node that now has this role, by its own word.
 async fn find(session: &mut Session, role: RoleName) -> Result<(String, String), Failure> {
     let nodes = status::ask_all(session).await?;
-    let has_role =
-        |node: &&status::Node| node.status.as_ref().is_ok_and(|status| status.role == role);
+    let home = status::home(&nodes);
+    let has_role = |node: &&status::Node| node.of(home).is_some_and(|status| status.role == role);
     match nodes.iter().find(has_role) {
         Some(node) => Ok((node.member.name.clone(), node.member.client_address.clone())),
         None => {

@@ -1,8 +1,10 @@
 //! One table over all nodes.
 //!
 //! Any node knows the members; each then speaks for itself. One that does not
-//! answer has a row that says so.
+//! answer has a row that says so, and one that turns out to be of another cluster
+//! than most a warning: it is compared with nobody.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use raftcache::client::Error;
@@ -25,6 +27,26 @@ pub struct Node {
     pub status: Result<Status, Error>,
 }
 
+impl Node {
+    /// What it says of itself, if it is a node of this cluster; one that has yet
+    /// to be taken in is of any.
+    pub fn of(&self, cluster: u128) -> Option<&Status> {
+        let is_stranger = |status: &Status| ![0, cluster].contains(&status.cluster);
+        self.status.as_ref().ok().filter(|status| !is_stranger(status))
+    }
+}
+
+/// The cluster that most of them belong to; of two, the one that has done more.
+pub fn home(nodes: &[Node]) -> u128 {
+    let mut clusters: BTreeMap<u128, (usize, u64)> = BTreeMap::new();
+    for status in nodes.iter().filter_map(|node| node.status.as_ref().ok()) {
+        let (count, commit) = clusters.entry(status.cluster).or_default();
+        (*count, *commit) = (*count + 1, status.commit.max(*commit));
+    }
+    clusters.remove(&0);
+    clusters.into_iter().max_by_key(|&(_, rank)| rank).map_or(0, |(cluster, _)| cluster)
+}
+
 /// Asks a node for the members and every member for its status, in the order
 /// of their names.
 pub async fn ask_all(session: &mut Session) -> Result<Vec<Node>, Error> {
@@ -45,21 +67,25 @@ pub async fn ask_all(session: &mut Session) -> Result<Vec<Node>, Error> {
 /// `status`
 pub async fn show(session: &mut Session) -> Outcome {
     let nodes = ask_all(session).await?;
-    let answers = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
-    let commit = answers().map(|status| status.commit).max().unwrap_or(0);
-    let rows: Vec<_> = nodes.iter().map(|node| row(node, commit)).collect();
-    let json: Vec<_> = nodes.iter().map(|node| node_json(node, commit)).collect();
-    let warning =
-        |status: &Status| status.warnings.iter().map(|text| note(&status.name, text)).collect();
-    let warnings: Vec<String> = answers().map(warning).collect();
-    Ok(Shown::rows(&HEADER, &rows, json.into()).with_note(&warnings.concat()))
+    let home = home(&nodes);
+    let commit = nodes.iter().filter_map(|node| Some(node.of(home)?.commit)).max().unwrap_or(0);
+    let lag = |node: &Node| Some(commit.saturating_sub(node.of(home)?.applied));
+    let rows: Vec<_> = nodes.iter().map(|node| row(node, lag(node))).collect();
+    let json: Vec<_> = nodes.iter().map(|node| node_json(node, lag(node))).collect();
+    let warnings: String = nodes.iter().map(|node| warnings(node, home)).collect();
+    Ok(Shown::rows(&HEADER, &rows, json.into()).with_note(&warnings))
 }
 
-fn note(name: &str, text: &str) -> String {
-    format!("warning: {name}: {text}\n")
+/// What it says, and what is said of it.
+fn warnings(node: &Node, home: u128) -> String {
+    let Ok(status) = &node.status else { return String::new() };
+    let foreign = format!("belongs to another cluster ({:032x})", status.cluster);
+    let foreign = node.of(home).is_none().then_some(&foreign);
+    let warning = |text| format!("warning: {}: {text}\n", node.member.name);
+    status.warnings.iter().chain(foreign).map(warning).collect()
 }
 
-fn row(node: &Node, commit: u64) -> Vec<String> {
+fn row(node: &Node, lag: Option<u64>) -> Vec<String> {
     let member = &node.member;
     let mut row =
         vec![member.name.clone(), member.client_address.clone(), member.peer_address.clone()];
@@ -72,7 +98,7 @@ fn row(node: &Node, commit: u64) -> Vec<String> {
             size(status.log_bytes),
             status.keys.to_string(),
             size(status.memory_bytes),
-            commit.saturating_sub(status.applied).to_string(),
+            lag.map_or("-".to_owned(), |lag| lag.to_string()),
         ]),
         Err(_) => {
             row.push("unreachable".to_owned());
@@ -82,7 +108,7 @@ fn row(node: &Node, commit: u64) -> Vec<String> {
     row
 }
 
-fn node_json(node: &Node, commit: u64) -> Value {
+fn node_json(node: &Node, lag: Option<u64>) -> Value {
     let mut json = member_json(&node.member);
     match &node.status {
         Ok(status) => {
@@ -93,7 +119,7 @@ fn node_json(node: &Node, commit: u64) -> Value {
             json["durable"] = status.durable.into();
             json["commit"] = status.commit.into();
             json["applied"] = status.applied.into();
-            json["lag"] = commit.saturating_sub(status.applied).into();
+            json["lag"] = json!(lag);
             json["log_bytes"] = status.log_bytes.into();
             json["keys"] = status.keys.into();
             json["memory_bytes"] = status.memory_bytes.into();
