@@ -73,6 +73,7 @@ fn a_session_at_the_shell() {
     ok(&["cas", "a", "4", "--old", "-3"], "OK\n");
     ok(&["cas", "new", "1", "--version", "0"], "OK\n");
     ok(&["mget", "a", "b"], "key  value\na    4\nb    two words\n");
+    ok(&["mget", "a", "b", "--output", "raw"], "a\t4\nb\ttwo words\n");
     ok(&["exists", "a"], "yes\n");
     ok(&["--db", "1", "set", "a", "other"], "OK\n");
     ok(&["del", "a", "b", "c"], "2 removed\n");
@@ -126,6 +127,17 @@ fn exit_codes_are_those_of_the_help() {
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.stderr.starts_with("cachecli: unreachable: 127.0.0.1:"), "{ran:?}");
     assert!(prints(&fakes, &["--help"], 0).contains("outcome unknown"));
+}
+
+/// `(missing)` may be what is stored: for programs it stands for nothing else.
+#[test]
+fn a_missing_key_is_told_from_any_value() {
+    let fakes = cluster(1);
+    prints(&fakes, &["set", "a", "(missing)"], 0);
+    let mget = |output| prints(&fakes, &["mget", "no", "a", "--output", output], 1);
+    assert_eq!(mget("raw"), "a\t(missing)\n");
+    assert_eq!(mget("table"), "key  value\nno   (missing)\na    (missing)\n");
+    assert!(mget("json").contains("\"no\":null"));
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub enum Output {
     Table,
     /// One JSON value
     Json,
-    /// Nothing but the value, byte by byte
+    /// Nothing but the value, byte by byte; of several things a line each, with
+    /// tabs and no header
     Raw,
 }
 
@@ -105,6 +106,10 @@ pub enum Command {
         stale: bool,
     },
     /// Print several values, read at one moment
+    ///
+    /// Raw output has a line for each key that is there, the key, a tab, the value,
+    /// and none for one that is missing; then the exit code is 1. For values that
+    /// may hold line ends there is JSON.
     Mget {
         #[arg(required = true)]
         keys: Vec<String>,

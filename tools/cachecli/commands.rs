@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftcache::client::{Client, Error, SetOutcome};
 use raftcache::request::{
-    Answer, Batch, Command as Operation, Condition, Consistency, ErrorKind, Expiry, Key, Ttl,
+    Answer, Batch, Command as Operation, Condition, Consistency, ErrorKind, Expiry, Item, Key, Ttl,
 };
 use serde_json::{Value, json};
 
@@ -191,7 +191,8 @@ impl Session {
         item.map(|item| Shown::value(&item)).ok_or(Failure::Missing(name))
     }
 
-    /// A line for each key; exit code 1 if one is missing.
+    /// A line for each key, raw only for each that is there; exit code 1 if one is
+    /// missing.
     async fn mget(&mut self, names: Vec<String>, stale: bool) -> Outcome {
         let keys = names.iter().map(|name| self.key(name)).collect();
         let items = self.client.get_many(keys, consistency(stale)).await?;
@@ -201,13 +202,17 @@ impl Session {
             .zip(&items)
             .map(|(name, item)| (name.clone(), item.as_ref().map_or(Value::Null, item_json)))
             .collect();
-        let text = |item: &raftcache::request::Item| String::from_utf8_lossy(&item.value).into();
-        let rows: Vec<Vec<String>> = names
-            .into_iter()
-            .zip(&items)
-            .map(|(name, item)| vec![name, item.as_ref().map_or("(missing)".to_owned(), text)])
-            .collect();
-        Ok(Shown::rows(&["key", "value"], &rows, json.into()).exiting(u8::from(missing)))
+        let text = |item: &Item| String::from_utf8_lossy(&item.value).into();
+        let found = names.iter().zip(&items);
+        let raw = found.clone().filter_map(|(name, item)| Some((name, item.as_ref()?)));
+        let raw =
+            raw.flat_map(|(name, item)| [name.as_bytes(), b"\t", &item.value, b"\n"].concat());
+        let row = |(name, item): (&String, &Option<Item>)| {
+            vec![name.clone(), item.as_ref().map_or("(missing)".to_owned(), text)]
+        };
+        let rows: Vec<Vec<String>> = found.clone().map(row).collect();
+        let shown = Shown::rows(&["key", "value"], &rows, json.into()).with_raw(raw.collect());
+        Ok(shown.exiting(u8::from(missing)))
     }
 
     async fn del(&mut self, names: Vec<String>) -> Outcome {

@@ -44,6 +44,12 @@ impl Shown {
         self
     }
 
+    /// The same with other raw output.
+    pub fn with_raw(mut self, raw: Vec<u8>) -> Self {
+        self.raw = raw;
+        self
+    }
+
     /// The same with another exit code.
     pub fn exiting(mut self, exit: u8) -> Self {
         self.exit = exit;
