@@ -251,6 +251,9 @@ fn many_keys_are_written_and_verified() {
     let seeded = prints(&fakes, &[&["seed"], &many[..]].concat(), 0);
     assert!(seeded.starts_with("2345 keys written"), "{seeded}");
     assert!(prints(&fakes, &[&["read"], &many[..]].concat(), 0).starts_with("2345 keys verified"));
+    // Whole, and not what is asked for.
+    let shorter = prints(&fakes, &["read", "--keys", "2345", "--value-bytes", "39"], 1);
+    assert!(shorter.contains("2345 wrong"), "{shorter}");
     prints(&fakes, &["set", "key:0000000007", "not what was written"], 0);
     prints(&fakes, &["del", "key:0000000008"], 0);
     let read = prints(&fakes, &[&["read"], &many[..]].concat(), 1);

@@ -92,7 +92,8 @@ pub async fn read(session: &mut Session, many: &Many) -> Outcome {
     let get = |number| Command::Get(Key { db, name: values::key(number).into() });
     sweep(&mut session.client, many, get, |number, answer| {
         let Answer::Item(Some(item)) = answer else { return missing += 1 };
-        match values::is_valid(&values::key(number), &item.value) {
+        let has_size = item.value.len() == many.value_bytes as usize;
+        match has_size && values::is_valid(&values::key(number), &item.value) {
             true => good += 1,
             false => wrong += 1,
         }
