@@ -1,10 +1,11 @@
 //! Writing and reading many keys: thousands for a test (`seed`, `read`), ten
 //! for a first look (`runset`, `runget`).
 
+use std::fmt::Write;
 use std::time::Instant;
 
 use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use raftcache::client::{Client, Error};
 use raftcache::request::{
     Answer, Batch, Command, Condition, Consistency, Expiry, Key, Reply, Request, RoleName,
@@ -24,8 +25,11 @@ const BATCH_BYTES: u64 = 1 << 20;
 
 /// A bar on standard error, invisible unless that is a terminal.
 pub fn progress(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta}");
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {rate} keys/s {eta}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = style.with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+        let _ = write!(text, "{:.0}", state.per_sec());
+    });
     ProgressBar::new(length).with_style(style)
 }
 
