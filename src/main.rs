@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use raftcache::server::{Flags, ServerConfig, run};
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = Flags::of_process();
     end_with_stdin();
     env_logger::Builder::new().filter_level(flags.log_level).format_target(false).init();
     let config = match ServerConfig::try_from(flags) {

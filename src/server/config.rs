@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
-use clap::{Parser, ValueEnum};
+use clap::builder::{FalseyValueParser, Resettable};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::os;
 use crate::client::without_scheme;
 use crate::raft::{Membership, ReadMode};
+
+const ENVIRONMENT: &str = "\
+A flag goes before its environment variable. A variable that is set to nothing
+counts as not set; a flag --join with nothing behind it is refused.";
 
 /// One node of a replicated cache that never loses an acknowledged write.
 ///
@@ -18,7 +22,7 @@ use crate::raft::{Membership, ReadMode};
 /// There is no authentication and no TLS yet: listen on loopback or on a network
 /// you trust.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "cached", version, max_term_width = 100)]
+#[command(name = "cached", version, max_term_width = 100, after_help = ENVIRONMENT)]
 pub struct Flags {
     /// The name of this node; no two members share one.
     #[arg(long, env = "CACHED_ID", default_value = "node1", value_name = "NAME")]
@@ -110,6 +114,18 @@ pub struct Flags {
     /// error, warn, info, debug or trace.
     #[arg(long, env = "CACHED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: log::LevelFilter,
+}
+
+impl Flags {
+    /// Those of this process; who asks for help, or is wrong, ends here.
+    pub fn of_process() -> Self {
+        let unless_empty = |flag: Arg| match flag.get_env().and_then(std::env::var_os) {
+            Some(value) if value.is_empty() => flag.env(Resettable::Reset),
+            _ => flag,
+        };
+        let mut matches = Self::command().mut_args(unless_empty).get_matches();
+        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// See [`ReadMode`].
@@ -281,11 +297,17 @@ impl TryFrom<Flags> for ServerConfig {
         let (listen, advertise) = reached_at("--listen", &flags.listen, &flags.advertise)?;
         let (peer_listen, peer_advertise) =
             reached_at("--peer-listen", &flags.peer_listen, &flags.peer_advertise)?;
-        // A service file may set the variable to nothing.
+        // A list may end in a comma.
         let named = flags.join.iter().filter(|address| !address.trim().is_empty());
         let join = named.map(|address| joinable(address)).collect::<Result<Vec<_>, _>>()?;
         if flags.rebuild && join.is_empty() {
             return Err("--rebuild: from whom? Name members of the cluster with --join".into());
+        }
+        // Somebody's list of members has come out empty: this is no founder.
+        if !flags.join.is_empty() && join.is_empty() {
+            return Err(
+                "--join: whom? Name a member, or leave the flag out to begin a new cluster".into(),
+            );
         }
         Ok(Self {
             name: flags.id,
@@ -397,7 +419,10 @@ mod tests {
         for args in wrong {
             assert!(parse(args).unwrap_err().contains(args[0]), "{args:?}");
         }
-        assert_eq!(parse(&["--join", "", "--advertise", ""]).unwrap().join, [""; 0]);
+        for nobody in ["", ",", " "] {
+            assert!(parse(&["--join", nobody]).unwrap_err().contains("--join: whom?"));
+        }
+        assert_eq!(parse(&["--join", "a:1,", "--advertise", ""]).unwrap().join, ["a:1"]);
     }
 
     #[test]

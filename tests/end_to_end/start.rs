@@ -171,6 +171,7 @@ fn wrong_flags() {
         &["--max-memory-bytes", "all"],
         &["--segment-bytes", "1"],
         &["--log-level", "loud"],
+        &["--join", ""],
     ] {
         let mut command = cached();
         command.arg("--data-dir").arg(dir.path().join("data")).args(flags);
@@ -220,6 +221,9 @@ fn the_environment_says_what_flags_do_not() {
         .env("CACHED_PEER_LISTEN", &cluster.nodes[node].peer_address)
         .env("CACHED_DATA_DIR", "overruled")
         .env("CACHED_MAX_MEMORY_BYTES", "12345678")
+        // As good as not set.
+        .env("CACHED_JOIN", "")
+        .env("CACHED_REQUEST_TIMEOUT_MS", "")
         .arg("--data-dir")
         .arg(&data_dir)
         .stdin(std::process::Stdio::piped())
