@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{FalseyValueParser, Resettable};
+use clap::builder::{FalseyValueParser, PossibleValuesParser, Resettable, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use super::os;
@@ -111,8 +111,9 @@ pub struct Flags {
           value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_log_bytes: u64,
 
-    /// error, warn, info, debug or trace.
-    #[arg(long, env = "CACHED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    /// How much is logged.
+    #[arg(long, env = "CACHED_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+          ignore_case = true, value_parser = log_level())]
     pub log_level: log::LevelFilter,
 }
 
@@ -333,6 +334,11 @@ impl TryFrom<Flags> for ServerConfig {
     }
 }
 
+fn log_level() -> impl TypedValueParser<Value = log::LevelFilter> {
+    let names = ["off", "error", "warn", "info", "debug", "trace"];
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<log::LevelFilter>())
+}
+
 /// Where to listen, and where others are told to connect.
 fn reached_at(
     flag: &str,
@@ -441,6 +447,9 @@ mod tests {
     fn wrong_flags_are_named() {
         assert!(parse(&["--read-mode", "guess"]).unwrap_err().contains("--read-mode"));
         assert!(parse(&["--id", ""]).unwrap_err().contains("--id"));
+        let loud = parse(&["--log-level", "loud"]).unwrap_err();
+        assert!(loud.contains("--log-level") && loud.contains("warn, info"), "{loud}");
+        assert!(parse(&["--log-level", "WARN"]).is_ok());
         assert!(parse(&["--request-timeout-ms", "0"]).unwrap_err().contains("0"));
     }
 }
