@@ -1,5 +1,6 @@
 //! From a data directory to a replica and its journal.
 
+use std::fs::DirEntry;
 use std::io;
 use std::path::Path;
 
@@ -37,6 +38,11 @@ pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
     let unusable = |error| StartError::DataDir(config.data_dir.clone(), error);
     if config.rebuild {
         set_aside(&config.data_dir).map_err(unusable)?;
+    }
+    // Once more below, when it is locked; who is refused here has left no lock.
+    let names = names_in(&config.data_dir).map_err(unusable)?;
+    if !names.iter().any(|name| name == Identity::NAME) {
+        check_vacant(config, &names)?;
     }
     let disk = StdDisk::open(&config.data_dir).map_err(unusable)?;
     let identity = identify(config, &disk)?;
@@ -110,14 +116,8 @@ fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<Identity, StartErro
         }
         Some(identity) => Ok(identity),
         None => {
-            // Not even to join: the cluster would drop the member that this was.
-            if let Some(stray) = stray(disk)? {
-                return Err(StartError::Occupied(dir(), stray));
-            }
+            check_vacant(config, &disk.list()?)?;
             let founds = config.join.is_empty();
-            if founds && !config.bootstrap {
-                return Err(StartError::Empty(dir()));
-            }
             let identity = Identity {
                 node: NodeId(os::random_u128()),
                 cluster: founds.then(|| ClusterId(os::random_u128())),
@@ -131,12 +131,32 @@ fn identify(config: &ServerConfig, disk: &StdDisk) -> Result<Identity, StartErro
     }
 }
 
+/// Whether this node may move into a directory of nobody's with these files. Not
+/// even to join where something is: the cluster would drop the member that it was.
+fn check_vacant(config: &ServerConfig, names: &[String]) -> Result<(), StartError> {
+    match stray(names) {
+        Some(stray) => Err(StartError::Occupied(config.data_dir.clone(), stray.clone())),
+        None if config.join.is_empty() && !config.bootstrap => {
+            Err(StartError::Empty(config.data_dir.clone()))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Something in a directory of nobody's that a node has not just put there.
-fn stray(disk: &StdDisk) -> io::Result<Option<String>> {
-    let ours = |name: &String| {
-        matches!(name.as_str(), StdDisk::LOCK | "lost+found") || name.ends_with(".tmp")
+fn stray(names: &[String]) -> Option<&String> {
+    let ours = |name: &str| matches!(name, StdDisk::LOCK | "lost+found") || name.ends_with(".tmp");
+    names.iter().filter(|name| !ours(name)).min()
+}
+
+/// What is in a directory; nothing if there is none.
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
     };
-    Ok(disk.list()?.into_iter().filter(|name| !ours(name)).min())
+    let name = |entry: io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    entries.map(name).collect()
 }
 
 /// Renames the directory of a node that is rebuilt to `DIR.old-N`. One that
@@ -149,7 +169,7 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     // Held until it has its new name, so that no other process uses it.
     let disk = StdDisk::open(dir)?;
     let is_new = match Identity::load(&disk) {
-        Ok(None) => stray(&disk)?.is_none(),
+        Ok(None) => stray(&disk.list()?).is_none(),
         Ok(Some(identity)) => identity.cluster.is_none(),
         // What cannot be read is what a rebuild is for.
         Err(_) => false,
@@ -230,9 +250,11 @@ mod tests {
     #[test]
     fn a_service_may_forbid_a_new_cluster() {
         let temp = tempfile::tempdir().unwrap();
-        let error = start(temp.path(), &["--bootstrap", "never"]).err().unwrap();
+        let dir = temp.path().join("data");
+        let error = start(&dir, &["--bootstrap", "never"]).err().unwrap();
         assert!(error.to_string().contains("--join"), "{error}");
-        start(temp.path(), &["--bootstrap", "never", "--join", "b:1"]).unwrap();
+        assert!(!dir.exists(), "nothing was touched");
+        start(&dir, &["--bootstrap", "never", "--join", "b:1"]).unwrap();
     }
 
     #[test]

@@ -28,7 +28,6 @@ use crate::raft::{ClusterId, NodeId};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RAFTNODE");
 const VERSION: u32 = 1;
-const NAME: &str = "identity";
 const TEMPORARY: &str = "identity.tmp";
 
 /// A name is at most this long, and so the file is small.
@@ -50,11 +49,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The file.
+    pub const NAME: &str = "identity";
+
     /// Reads it; `None` if this directory has none yet. What is returned is
     /// durable, even if the process that wrote it was killed before its sync.
     pub fn load<D: Disk>(disk: &D) -> Result<Option<Self>, WalError> {
-        let path = || disk.path(NAME);
-        let file = match disk.open(NAME) {
+        let path = || disk.path(Self::NAME);
+        let file = match disk.open(Self::NAME) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.at("open", path())?,
         };
@@ -83,7 +85,7 @@ impl Identity {
         let file = disk.create(TEMPORARY).growing("create", path())?;
         file.write_at(0, &self.encode()).growing("write", path())?;
         file.sync_data().synced(path())?;
-        disk.rename(TEMPORARY, NAME).at("rename", path())?;
+        disk.rename(TEMPORARY, Self::NAME).at("rename", path())?;
         disk.sync_dir().synced(disk.path(""))
     }
 
@@ -182,17 +184,17 @@ mod tests {
     fn damage_is_neither_absence_nor_somebody_elses_file() {
         let disk = FaultyDisk::default();
         identity(true).save(&disk).unwrap();
-        let size = disk.content(NAME).unwrap().len() as u64;
+        let size = disk.content(Identity::NAME).unwrap().len() as u64;
         for at in 0..size {
             let disk = disk.crash(Crash::Lost);
-            disk.flip_bit(NAME, at, at as u8).unwrap();
+            disk.flip_bit(Identity::NAME, at, at as u8).unwrap();
             match Identity::load(&disk).unwrap_err() {
                 WalError::Foreign { .. } => assert!(at < 8),
                 WalError::Damaged { .. } => assert!(at >= 8),
                 other => panic!("{other}"),
             }
         }
-        disk.damage(NAME, |content| content.truncate(20)).unwrap();
+        disk.damage(Identity::NAME, |content| content.truncate(20)).unwrap();
         assert!(matches!(Identity::load(&disk), Err(WalError::Damaged { .. })));
     }
 }

@@ -138,7 +138,9 @@ fn an_identity_that_is_gone() {
     let other = cluster.dir.path().join("other");
     fs::create_dir(&other).expect("a directory");
     fs::write(other.join("main.rs"), "fn main() {}").expect("a file");
+    let before = contents(&other);
     refuses(like(node, &node.name, &other), &["main.rs", "empty directory"]);
+    assert!(contents(&other) == before, "not even a lock is left there");
 }
 
 /// The rest of the directory is there, and so the node has been somebody: it
