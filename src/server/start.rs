@@ -35,7 +35,7 @@ pub enum Opened {
 /// Opens the data directory, or makes it that of a new cluster of one, or of a
 /// newcomer to another cluster.
 pub fn open(config: &ServerConfig) -> Result<Started, StartError> {
-    let unusable = |error| StartError::DataDir(config.data_dir.clone(), error);
+    let unusable = |error| StartError::DataDir(config.data_dir.clone(), in_words(error));
     if config.rebuild {
         set_aside(&config.data_dir).map_err(unusable)?;
     }
@@ -157,6 +157,16 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     };
     let name = |entry: io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
     entries.map(name).collect()
+}
+
+/// What a person wants to know of an error.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            io::Error::new(error.kind(), "there is a file in its place, and not a directory")
+        }
+        _ => error,
+    }
 }
 
 /// Renames the directory of a node that is rebuilt to `DIR.old-N`. One that

@@ -94,7 +94,9 @@ fn a_directory_that_cannot_be_one() {
     let second = cluster.add();
     let file = cluster.dir.path().join("file");
     fs::write(&file, "text").expect("a file");
-    refuses(like(&cluster.nodes[second], "node2", &file), &["data directory", "file"]);
+    let words = ["data directory", "file", "not a directory"];
+    refuses(like(&cluster.nodes[second], "node2", &file), &words);
+    refuses(like(&cluster.nodes[second], "node2", &file.join("below")), &words);
     assert_eq!(fs::read(&file).expect("a file"), b"text");
 }
 
