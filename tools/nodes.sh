@@ -10,7 +10,8 @@
 #   CACHED, CACHECLI   the two programs
 #
 # The first node begins the cluster, each other one joins whoever is there; one
-# that is a member already stays what it is.
+# that is a member already stays what it is. So does the first node join if its
+# data was lost and another one's was not: it would begin a second cluster.
 
 : "${NODES:?}" "${HOST:?}" "${PORT_BASE:?}" "${PEER_BASE:?}" "${DATA:?}"
 : "${CACHED:?}" "${CACHECLI:?}"
@@ -56,12 +57,24 @@ all_addresses() {
     echo "${all#,}"
 }
 
+# Whether one of these nodes has been a member: it has a journal.
+has_journal() {
+    local number
+    for number in "$@"; do compgen -G "$DATA/node$number/journal-*" >/dev/null && return; done
+    return 1
+}
+
+# Whether a node begins the cluster.
+founds() {
+    (($1 == 1)) && { has_journal 1 || ! has_journal $(seq 2 "$NODES"); }
+}
+
 # Puts the flags of a node into the array `flags`.
 flags_of() {
     local number=$1
     flags=(--id "node$number" --listen "$(client_address "$number")")
     flags+=(--peer-listen "$(peer_address "$number")" --data-dir "$DATA/node$number")
-    if ((number > 1)); then flags+=(--join "$(all_addresses "$number")"); fi
+    if ! founds "$number"; then flags+=(--join "$(all_addresses "$number")"); fi
 }
 
 # pids[number] is the process of a node, as long as it is ours.
