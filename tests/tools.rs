@@ -53,3 +53,13 @@ fn the_first_node_joins_if_only_its_own_data_is_gone() {
     assert!(!first("3").contains("--join"), "it is what it is");
     assert!(flags(2, "3", &data).ends_with("--join 127.0.0.1:3001,127.0.0.1:3003\n"));
 }
+
+#[test]
+fn a_cluster_has_a_node() {
+    for wrong in ["0", "-1", "three", "1 2"] {
+        let output = bash(wrong, Path::new("data"), "echo begun");
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with(&format!("NODES={wrong}: ")), "{stderr}");
+    }
+}

@@ -16,6 +16,11 @@
 : "${NODES:?}" "${HOST:?}" "${PORT_BASE:?}" "${PEER_BASE:?}" "${DATA:?}"
 : "${CACHED:?}" "${CACHECLI:?}"
 
+if [[ ! $NODES =~ ^[1-9][0-9]{0,2}$ ]]; then
+    echo "NODES=$NODES: a cluster has 1 node or more." >&2
+    exit 2
+fi
+
 # Longest that anything here may take, in seconds: only what is broken does.
 PATIENCE=${PATIENCE:-60}
 
