@@ -16,7 +16,7 @@ PROFILE   = dev
 TARGET    = $(or $(CARGO_TARGET_DIR),target)
 BIN       = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 SETTINGS  = NODES=$(NODES) HOST=$(HOST) PORT_BASE=$(PORT_BASE) PEER_BASE=$(PEER_BASE) DATA='$(DATA)' \
-            CACHED='$(BIN)/cached' CACHECLI='$(BIN)/cachecli'
+            CACHED='$(BIN)/cached' CACHECLI='$(BIN)/cachecli' OVERRIDES='$(MAKEOVERRIDES)'
 LAST      = $(shell expr $(NODES) - 1)
 ADDRESSES = $(shell for i in $$(seq 0 $(LAST)); do printf '%s:%s,' $(HOST) $$(($(PORT_BASE) + i)); done)
 
@@ -24,7 +24,7 @@ ADDRESSES = $(shell for i in $$(seq 0 $(LAST)); do printf '%s:%s,' $(HOST) $$(($
         clean clean-data check fix bench
 
 help: ## list what can be done
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: build ## start a cluster, kill its leader, lose nothing; ends by itself
 	@$(SETTINGS) bash tools/demo.sh
@@ -46,6 +46,9 @@ runfollower1: build ## run node2 in this terminal
 
 runfollower2: build ## run node3 in this terminal
 	@$(SETTINGS) bash tools/node.sh 3
+
+node%: build ## run any node in this terminal: make node5 NODES=5
+	@$(SETTINGS) bash tools/node.sh $*
 
 runset: build ## write K_0 to K_9 through the leader
 	@$(BIN)/cachecli --addr $(ADDRESSES:%,=%) runset

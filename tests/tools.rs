@@ -63,3 +63,19 @@ fn a_cluster_has_a_node() {
         assert!(stderr.starts_with(&format!("NODES={wrong}: ")), "{stderr}");
     }
 }
+
+/// What a hint repeats is what makes the command the right one.
+#[test]
+fn hints_repeat_what_make_was_told() {
+    let mut make = Command::new("make");
+    make.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("MAKEFLAGS");
+    make.args(["--dry-run", "node5", "NODES=5", "PORT_BASE=5001"]);
+    let output = make.output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let line = stdout.lines().last().unwrap();
+    let (_, said) = line.split_once("OVERRIDES='").unwrap();
+    let (said, script) = said.split_once("' ").unwrap();
+    let mut said: Vec<_> = said.split(' ').collect();
+    said.sort_unstable();
+    assert_eq!((said, script), (vec!["NODES=5", "PORT_BASE=5001"], "bash tools/node.sh 5"));
+}

@@ -48,8 +48,8 @@ while ((${#pids[@]} > 0)); do
     for number in "${!pids[@]}"; do
         runs "${pids[$number]}" && continue
         unset "pids[$number]"
-        target=run; if ((number > 1)); then target=runfollower$((number - 1)); fi
-        echo "node$number has ended. To start it again, in another terminal: make $target"
+        echo "node$number has ended. To start it again, in another terminal:"
+        echo "    make node$number${OVERRIDES:+ $OVERRIDES}"
     done
     # A wait that a signal can end at once.
     sleep 0.5 &

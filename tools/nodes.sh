@@ -8,6 +8,7 @@
 #   PEER_BASE  the same for peers
 #   DATA       each node keeps its data in a directory below this one
 #   CACHED, CACHECLI   the two programs
+#   OVERRIDES  what make was told about all these, to be repeated in hints
 #
 # The first node begins the cluster, each other one joins whoever is there; one
 # that is a member already stays what it is. So does the first node join if its
