@@ -9,6 +9,7 @@ HOST      = 127.0.0.1
 PORT_BASE = 3001
 PEER_BASE = 4001
 DATA      = data
+SEEDS     = 1000
 CARGO     = cargo
 # dev is quick to build; release is quick to run.
 PROFILE   = dev
@@ -21,7 +22,7 @@ LAST      = $(shell expr $(NODES) - 1)
 ADDRESSES = $(shell for i in $$(seq 0 $(LAST)); do printf '%s:%s,' $(HOST) $$(($(PORT_BASE) + i)); done)
 
 .PHONY: help demo test build install run runfollower1 runfollower2 runset runget cluster \
-        clean clean-data check fix bench
+        clean clean-data check fix bench sim mutants
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +65,13 @@ clean: ## remove what was built
 
 clean-data: ## remove the data of the nodes
 	rm -rf '$(DATA)'
+
+sim: ## SEEDS simulated clusters from a fresh seed; SEED=7 VERBOSE=1 tells one's story
+	SEEDS=$(SEEDS) FIRST=$(or $(FIRST),$(shell date +%s)000) \
+		$(CARGO) test --locked --profile sim --test sim seeds -- --nocapture
+
+mutants: ## break every rule on purpose, one at a time: each has to be noticed
+	$(CARGO) test --locked --profile sim --features mutants --test sim every_mutant -- --nocapture
 
 check: ## format, lints, documentation, tests: all that must pass; changes no file
 	$(CARGO) fmt --check

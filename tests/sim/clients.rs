@@ -205,6 +205,18 @@ impl World {
         self.after(delay_us, Event::Client { client });
     }
 
+    /// Everybody who rests has something to ask, soon.
+    pub fn stir(&mut self, within_us: u64) {
+        for client in 0..self.clients.len() {
+            let delay = self.within((0, within_us));
+            let it = &mut self.clients[client];
+            if it.waiting.is_none() && !it.resting {
+                it.burst = self.chance.random_range(3..20);
+                self.client_later(client, delay);
+            }
+        }
+    }
+
     /// It has waited for long enough, if it still does.
     pub fn client_loses_patience(&mut self, client: usize, ticket: Ticket) {
         let waiting = self.clients[client].waiting.as_ref();

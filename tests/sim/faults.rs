@@ -25,6 +25,10 @@ impl World {
         self.trace.tell(self.now, || format!("{fault:?} n{}", victim + 1));
         self.trace.note(self.now, "fault", &[fault as u64, victim as u64]);
         self.go_wrong(fault, victim);
+        // Faults that nobody is there to see prove nothing.
+        if self.chance.random_bool(0.7) {
+            self.stir(1500 * MS);
+        }
     }
 
     fn go_wrong(&mut self, fault: Fault, victim: usize) {
@@ -160,24 +164,31 @@ impl World {
         }
     }
 
-    /// One node hears the leader no more, and the others end and are back at
-    /// once: have they forgotten to whom they had promised not to elect another?
+    /// One node hears the leader no more. When it is about to stand for election
+    /// the others are cut off from the leader, too, and may end and be back at
+    /// once: do they remember to whom they had promised not to elect another?
     fn bounce(&mut self) {
         let Some(leader) = self.leader() else { return };
         self.trace.count("bounces");
-        let count = self.machines.len();
-        let deaf = self.chance.random_range(0..count);
+        let deaf = self.chance.random_range(0..self.machines.len());
         self.part(|a, b| (a == leader && b == deaf) || (a == deaf && b == leader));
-        for number in (0..count).filter(|&number| number != leader && number != deaf) {
-            let delay = self.within((100 * MS, 900 * MS));
-            self.after(delay, Event::Bounce { machine: number });
-        }
+        let beat = self.plan.heartbeat_ms * MS;
+        let delay = self.within((4 * beat, 12 * beat));
+        self.after(delay, Event::Bounce { leader, deaf });
     }
 
-    pub fn bounce_one(&mut self, number: usize) {
-        if self.faulty && self.crash(number, Crash::Killed) {
-            let back = self.within((100, 20 * MS));
-            self.after(back, Event::Start { machine: number });
+    pub fn bounce_others(&mut self, leader: usize, deaf: usize) {
+        if !self.faulty {
+            return;
+        }
+        self.part(|a, b| (a == leader) != (b == leader));
+        self.stir(300 * MS);
+        let ends = self.chance.random_bool(0.7);
+        for number in (0..self.machines.len()).filter(|&n| ends && n != leader && n != deaf) {
+            if self.crash(number, Crash::Killed) {
+                let back = self.within((100, 20 * MS));
+                self.after(back, Event::Start { machine: number });
+            }
         }
     }
 

@@ -160,7 +160,7 @@ impl Plan {
             drift_ppm,
             heartbeat_ms: chance.random_range(50..=120),
             snapshot_log_bytes: if small { chance.random_range(2_000..20_000) } else { 200_000 },
-            segment_bytes: 1 << chance.random_range(16..=18),
+            segment_bytes: 1 << chance.random_range(15..=16),
             chunk_bytes: chance.random_range(100..2_000),
             log_tail_bytes: if small { chance.random_range(0..2_000) } else { 100_000 },
             append_bytes: chance.random_range(300..4_000),
@@ -171,9 +171,9 @@ impl Plan {
             reorder: chance.random_bool(0.4),
             sync_us: if chance.random_bool(0.3) { (500, 30 * MS) } else { (80, 800) },
             faults,
-            fault_every_ms: chance.random_range(800..6_000),
+            fault_every_ms: chance.random_range(800..5_000),
             heal_every_ms: chance.random_range(300..4_000),
-            rest_ms: chance.random_range(400..3_000),
+            rest_ms: chance.random_range(500..4_000),
         }
     }
 }

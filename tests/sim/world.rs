@@ -95,7 +95,7 @@ pub enum Event {
         client: usize,
         ticket: Ticket,
     },
-    Bounce { machine: usize },
+    Bounce { leader: usize, deaf: usize },
     /// Whoever was cut off is heard again.
     Reunite,
     Fault,
@@ -279,7 +279,7 @@ impl World {
             Event::Client { client } => self.client_acts(client),
             Event::Patience { client, ticket } => self.client_loses_patience(client, ticket),
             Event::Broken { client, ticket } => self.client_broken(client, ticket),
-            Event::Bounce { machine } => self.bounce_one(machine),
+            Event::Bounce { leader, deaf } => self.bounce_others(leader, deaf),
             Event::Reunite => self.blocked.clear(),
             Event::Fault => self.fault(),
             Event::Heal => self.heal_some(),
