@@ -14,7 +14,7 @@
 use bytes::Bytes;
 use raftcache::raft::*;
 use raftcache::wal::faulty::{Crash, FaultyDisk};
-use raftcache::wal::{Config, Disk, SnapshotWriter, Wal};
+use raftcache::wal::{Config, SnapshotWriter, Wal};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -51,13 +51,6 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
         _ => Payload::Command(Bytes::from(vec![index as u8 ^ term as u8; bytes])),
     };
     Entry { id: EntryId::new(term, index), payload }
-}
-
-fn snapshot_file(disk: &FaultyDisk, last: EntryId) {
-    let mut writer = SnapshotWriter::create(disk, CLUSTER, &meta(last), b"state").unwrap();
-    writer.write_block(&[7; 3000]).unwrap();
-    writer.write_block(&[8; 100]).unwrap();
-    writer.finish(last.index).unwrap();
 }
 
 /// A workload at work: the journal, and what it has to be able to give back.
@@ -112,7 +105,16 @@ impl Bench {
 
     fn snapshot_file(&mut self, last: EntryId) {
         let disk = self.disk.clone();
-        self.step(|_| snapshot_file(&disk, last), |_| {});
+        self.step(
+            |_| {
+                let mut writer =
+                    SnapshotWriter::create(&disk, CLUSTER, &meta(last), b"state").unwrap();
+                writer.write_block(&[7; 3000]).unwrap();
+                writer.write_block(&[8; 100]).unwrap();
+                writer.finish(last.index).unwrap();
+            },
+            |_| {},
+        );
     }
 
     fn snapshot(&mut self, term: u64, index: u64) {
@@ -345,39 +347,4 @@ fn restarts_in_between() {
         bench.append(1 + round, index..=index + 1, 5000);
     }
     bench.crash_everywhere();
-}
-
-/// [The sync after the removal of a segment failed. The next process saw the name
-/// gone and removed the segment behind it; then the power went, and the first was
-/// there again: a gap in the log, and a node that would not start.]
-#[test]
-fn a_removed_segment_that_comes_back_is_no_gap() {
-    let mut bench = Bench::new();
-    for first in (1..=40).step_by(4) {
-        bench.append(1, first..=first + 3, 2000);
-    }
-    bench.idle();
-    bench.snapshot(1, 12);
-    // Compacts, with one sync that fails.
-    let compacted = |failing| {
-        let disk = bench.disk.crash(Crash::Killed);
-        let (mut wal, _) = Wal::open(disk.clone(), config()).unwrap();
-        snapshot_file(&disk, EntryId::new(1, 36));
-        disk.fail_sync_after(failing);
-        let result = wal.snapshot_taken(EntryId::new(1, 36));
-        let is_it = disk.operation(disk.operations()) == "SyncDir { failed: true }";
-        (is_it && result.is_err()).then_some(disk)
-    };
-    let image = (0..5).find_map(compacted).unwrap();
-    let killed = image.crash(Crash::Killed);
-    let (_, found) = Wal::open(killed.clone(), config()).unwrap();
-    let names = |disk: &FaultyDisk| {
-        let names = disk.list().unwrap().into_iter();
-        names.filter(|name| name.starts_with("journal-0")).collect::<Vec<_>>()
-    };
-    let left = killed.crash(Crash::Lost);
-    assert!(names(&left).len() > names(&killed).len(), "one is there again");
-    let (_, again) = Wal::open(left.clone(), config()).unwrap();
-    assert_eq!(again, found);
-    assert_eq!(names(&left), names(&killed), "and goes");
 }

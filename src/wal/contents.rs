@@ -197,16 +197,6 @@ impl Contents {
         self.kept.previous.map_or(self.first.prev(), |previous| previous.index)
     }
 
-    /// Whether the log may begin with this entry, although one before it may be
-    /// there: compaction could have brought that about.
-    pub fn can_begin_at(&self, first: Index) -> bool {
-        match self.kept.previous {
-            Some(previous) => first <= previous.index.next(),
-            // It was restarted behind that.
-            None => first < self.first,
-        }
-    }
-
     /// Entries before `first` can no longer be read.
     pub fn compact(&mut self, first: Index) {
         self.first = self.first.max(first);

@@ -191,7 +191,6 @@ impl<D: Disk> Wal<D> {
         }
         wal.remove_leftovers(|name| {
             snapshot_file::id(name).is_some_and(|id| kept.iter().all(|kept| kept != id))
-                || segment::number(name).is_some_and(|number| found.left.contains(&number))
         })?;
         wal.compact()?;
         Ok((wal, found.recovered, found.state))

@@ -56,8 +56,6 @@ use crate::raft::{Entry, Index, Recovered, SnapshotMeta};
 /// All that [`super::Wal`] starts from.
 pub struct Recovery<F, S> {
     pub segments: VecDeque<Segment<F>>,
-    /// The numbers of segments that should not be there any more.
-    pub left: Vec<u64>,
     pub contents: Contents,
     pub position: Position,
     /// The offset of the next batch in the last segment.
@@ -79,14 +77,14 @@ pub fn recover<D: Disk, S>(
     restore: impl FnMut(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
 ) -> Result<Option<Recovery<D::File, S>>, WalError> {
     let names = disk.list().at("list", disk.path(""))?;
-    let Numbers { left, run } = Numbers::of(&names);
-    if run.is_empty() {
+    let numbers = segment_numbers(disk, &names)?;
+    if numbers.is_empty() {
         return nothing(disk, config, &names).map(|()| None);
     }
     let mut replay: Option<Replay> = None;
     let mut segments: VecDeque<Segment<D::File>> = VecDeque::new();
     let (mut bytes, mut end) = (Bytes::new(), 0);
-    for number in run {
+    for number in numbers {
         let (segment, content) = load(disk, config, number)?;
         let replay = replay.get_or_insert_with(|| Replay::new(&segment.header));
         if let Some(before) = segments.back_mut() {
@@ -106,12 +104,6 @@ pub fn recover<D: Disk, S>(
         return Err(damaged(disk, &missing, 0, None, "this segment is missing"));
     }
     Scan { disk, header: &segment.header, bytes: &bytes }.judge_end(end, &replay)?;
-    if let Some(&last) = left.last()
-        && !replay.contents.can_begin_at(segments[0].header.last.index.next())
-    {
-        let missing = segment::name(last + 1);
-        return Err(damaged(disk, &missing, 0, None, "this segment is missing"));
-    }
     let (kept, snapshot) = choose_snapshot(disk, config, &replay.contents, restore)?;
     let (snapshot, state) = snapshot.unzip();
     let mark_slot = mend(disk, segment, &bytes, end, replay.position)?;
@@ -119,7 +111,7 @@ pub fn recover<D: Disk, S>(
     let Replay { contents, position, .. } = replay;
     let end = end as u64;
     let recovery =
-        Recovery { segments, left, contents, position, end, mark_slot, kept, recovered, state };
+        Recovery { segments, contents, position, end, mark_slot, kept, recovered, state };
     Ok(Some(recovery))
 }
 
@@ -133,25 +125,18 @@ fn damaged<D: Disk>(
     WalError::Damaged { file: disk.path(name), offset, index, what: what.to_string() }
 }
 
-/// The segments that are there.
-struct Numbers {
-    /// Before the last gap: [the sync after a removal failed, the process ended,
-    /// the next one saw the name gone and deleted the segment that followed, and
-    /// the power cut brought back the first]. Nothing in them is needed, or the
-    /// gap is damage.
-    left: Vec<u64>,
-    /// Behind it, ascending.
-    run: Vec<u64>,
-}
-
-impl Numbers {
-    fn of(names: &[String]) -> Self {
-        let mut left: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
-        left.sort_unstable();
-        let gap = left.windows(2).rposition(|pair| pair[1] != pair[0] + 1);
-        let run = left.split_off(gap.map_or(0, |gap| gap + 1));
-        Self { left, run }
+/// Ascending, and without a gap: segments are only ever deleted from the front,
+/// each durably before the next.
+fn segment_numbers<D: Disk>(disk: &D, names: &[String]) -> Result<Vec<u64>, WalError> {
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        if pair[1] != pair[0] + 1 {
+            let missing = segment::name(pair[0] + 1);
+            return Err(damaged(disk, &missing, 0, None, "this segment is missing"));
+        }
     }
+    Ok(numbers)
 }
 
 /// No journal: right for a directory that never had one.
