@@ -16,7 +16,9 @@
 //!
 //! Besides crashes it can fail a sync (and then, as real kernels do, forget the
 //! unsynced pages while the cache still shows them), run out of space, flip
-//! bits and turn ranges to zeros.
+//! bits and turn ranges to zeros. After a failed sync of the directory names stay
+//! as unsynced as they were: file systems keep them in a journal, and one that
+//! cannot write its journal lets nobody write until it is mounted anew.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -110,13 +112,12 @@ impl State {
                 self.name(vec![(from.clone(), None), (to.clone(), inode)]);
             }
             Operation::Remove { name } => self.name(vec![(name.clone(), None)]),
-            Operation::SyncDir { failed } => {
+            Operation::SyncDir { failed: false } => {
                 for naming in std::mem::take(&mut self.unsynced) {
-                    if !failed {
-                        rename_all(&mut self.durable, &naming);
-                    }
+                    rename_all(&mut self.durable, &naming);
                 }
             }
+            Operation::SyncDir { failed: true } => {}
         }
     }
 
