@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    fn operations(&self) -> u64 {
+    pub fn operations(&self) -> u64 {
         self.trace.counts.get("operations").copied().unwrap_or(0)
     }
 

@@ -6,7 +6,8 @@ use raftcache::request::Request;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
-use super::plan::{MS, SECOND};
+use super::node::Machine;
+use super::plan::MS;
 use super::world::{Event, World};
 
 /// A cluster is kept between these sizes.
@@ -15,8 +16,8 @@ const VOTERS: (usize, usize) = (3, 5);
 /// One thing at a time.
 #[derive(Default)]
 pub struct Operator {
-    /// A node that is to leave, until when that is tried.
-    leaving: Option<(usize, u64)>,
+    /// A node that is to leave.
+    leaving: Option<(usize, NodeId)>,
 }
 
 impl World {
@@ -65,7 +66,7 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let Some(leading) = &self.machines[leader].process else { return };
         let voters = leading.raft().membership().voters().count();
-        let size = leading.raft().membership().size();
+        let size = leading.raft().membership().iter().count();
         if size != voters || self.operator.leaving.is_some() {
             return;
         }
@@ -89,8 +90,10 @@ impl World {
                 self.trace.count("nodes added");
             }
             1 if voters > VOTERS.0 => {
-                self.operator.leaving = Some((victim, self.now + 5 * SECOND));
-                self.after(MS, Event::Operate);
+                if let Some(process) = &self.machines[victim].process {
+                    self.operator.leaving = Some((victim, process.node()));
+                    self.after(MS, Event::Operate);
+                }
             }
             2 if self.can_lose(victim) => {
                 self.crash(victim, Crash::Lost);
@@ -101,11 +104,21 @@ impl World {
         }
     }
 
-    /// Says again that a node is to leave.
+    /// Says again that a node is to leave, until it has left. Who was away may
+    /// never hear of it, and is switched off.
     pub fn operate(&mut self) {
-        let Some((victim, until)) = self.operator.leaving else { return };
-        let gone = self.machines[victim].retired;
-        if gone || self.now > until {
+        let Some((victim, node)) = self.operator.leaving else { return };
+        let has_left = self.leader().and_then(|leader| {
+            let process = self.machines[leader].process.as_ref()?;
+            Some(!process.raft().applied_membership().contains(node))
+        });
+        if has_left == Some(true) {
+            let is_it = |machine: &Machine| {
+                machine.process.as_ref().is_none_or(|process| process.node() == node)
+            };
+            if is_it(&self.machines[victim]) {
+                self.removed(victim);
+            }
             self.operator.leaving = None;
             return;
         }
