@@ -22,8 +22,9 @@ impl Raft {
     /// Would we elect it? Nothing changes here, whatever the answer. The answer
     /// carries our term, so that a candidate that is behind catches up.
     pub(super) fn on_pre_vote(&mut self, now: Time, from: NodeId, term: Term, ask: PreVote) {
-        let promised = self.is_promised(now) && !mutants::on(Mutant::PreVoteAgainstPromise);
-        let granted = !promised
+        let breaks =
+            mutants::on(Mutant::PreVoteAgainstPromise) || mutants::on(Mutant::VoteAgainstPromise);
+        let granted = (!self.is_promised(now) || breaks)
             && term >= self.core.term()
             && ask.next > self.core.term()
             && self.is_up_to_date(ask.last);

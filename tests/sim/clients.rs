@@ -217,6 +217,16 @@ impl World {
         }
     }
 
+    /// Nobody begins anything for a while.
+    pub fn hush(&mut self, for_us: u64) {
+        for client in 0..self.clients.len() {
+            self.clients[client].burst = 0;
+            if self.clients[client].waiting.is_none() {
+                self.client_later(client, for_us + 2 * SECOND);
+            }
+        }
+    }
+
     /// It has waited for long enough, if it still does.
     pub fn client_loses_patience(&mut self, client: usize, ticket: Ticket) {
         let waiting = self.clients[client].waiting.as_ref();
@@ -543,8 +553,7 @@ impl World {
         let it = &mut self.clients[client];
         it.connection += 1;
         (it.at, it.session) = (Some((machine, epoch)), None);
-        let (ticket, request) =
-            (Ticket { connection: it.connection, number }, it.request(&act));
+        let (ticket, request) = (Ticket { connection: it.connection, number }, it.request(&act));
         let (delivered_us, again) = (Some(called_us), false);
         it.waiting = Some(Waiting { ticket, act, called_at, called_us, delivered_us, again });
         self.input(machine, Input::Request { ticket, request });

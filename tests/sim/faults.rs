@@ -6,7 +6,7 @@ use raftcache::wal::Disk;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
-use super::node::Speech;
+use super::node::{Machine, Speech};
 use super::plan::{Fault, MS, SECOND};
 use super::world::{Event, World};
 
@@ -24,11 +24,11 @@ impl World {
         let victim = self.leader().filter(|_| self.chance.random_bool(0.5)).unwrap_or(anybody);
         self.trace.tell(self.now, || format!("{fault:?} n{}", victim + 1));
         self.trace.note(self.now, "fault", &[fault as u64, victim as u64]);
-        self.go_wrong(fault, victim);
         // Faults that nobody is there to see prove nothing.
         if self.chance.random_bool(0.7) {
             self.stir(1500 * MS);
         }
+        self.go_wrong(fault, victim);
     }
 
     fn go_wrong(&mut self, fault: Fault, victim: usize) {
@@ -137,10 +137,15 @@ impl World {
         let back = self.soon();
         self.after(back, Event::Start { machine: number });
         // Who remembers may be away when it comes back.
-        let other = self.chance.random_range(0..self.machines.len());
+        let holds = |machine: &Machine| {
+            machine.process.as_ref().map(|process| process.raft().durable_index())
+        };
+        let machines = 0..self.machines.len();
+        let other = machines.max_by_key(|&other| holds(&self.machines[other])).unwrap_or(0);
         if self.chance.random_bool(0.6) {
             self.part(|a, b| (a == other) != (b == other));
         }
+        self.stir(SECOND);
     }
 
     /// Mostly at once, sometimes late.
@@ -171,9 +176,13 @@ impl World {
         let Some(leader) = self.leader() else { return };
         self.trace.count("bounces");
         let deaf = self.chance.random_range(0..self.machines.len());
+        self.blocked.clear();
         self.part(|a, b| (a == leader && b == deaf) || (a == deaf && b == leader));
         let beat = self.plan.heartbeat_ms * MS;
         let delay = self.within((4 * beat, 12 * beat));
+        // Nobody is elected who lacks what was written meanwhile.
+        self.hush(delay);
+        self.heals_from = self.now + delay + 12 * beat;
         self.after(delay, Event::Bounce { leader, deaf });
     }
 
@@ -270,7 +279,9 @@ impl World {
 
     /// What can heal by itself does, now and then.
     pub fn heal_some(&mut self) {
-        self.heal();
+        if self.now >= self.heals_from {
+            self.heal();
+        }
         if self.faulty {
             let next = self.within((100 * MS, self.plan.heal_every_ms * MS));
             self.after(next, Event::Heal);

@@ -95,7 +95,10 @@ pub enum Event {
         client: usize,
         ticket: Ticket,
     },
-    Bounce { leader: usize, deaf: usize },
+    Bounce {
+        leader: usize,
+        deaf: usize,
+    },
     /// Whoever was cut off is heard again.
     Reunite,
     Fault,
@@ -155,6 +158,8 @@ pub struct World {
     pub operator: Operator,
     /// From whom to whom nothing gets through.
     pub blocked: BTreeSet<(usize, usize)>,
+    /// Nothing heals by itself before.
+    pub heals_from: u64,
     /// What may still go wrong.
     pub faulty: bool,
     events: BinaryHeap<Reverse<Scheduled>>,
@@ -185,6 +190,7 @@ impl World {
             judge: Judge::default(),
             operator: Operator::default(),
             blocked: BTreeSet::new(),
+            heals_from: 0,
             faulty: false,
             events: BinaryHeap::new(),
             numbers: 0,
