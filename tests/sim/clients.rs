@@ -217,6 +217,17 @@ impl World {
         }
     }
 
+    /// Whoever is connected to this node and does not wait acts after a while.
+    pub fn hold(&mut self, machine: usize, range: (u64, u64)) {
+        for client in 0..self.clients.len() {
+            let delay = self.within(range);
+            let it = &self.clients[client];
+            if it.waiting.is_none() && it.at.is_some_and(|at| at.0 == machine) {
+                self.client_later(client, delay);
+            }
+        }
+    }
+
     /// Nobody begins anything for a while.
     pub fn hush(&mut self, for_us: u64) {
         for client in 0..self.clients.len() {

@@ -2,12 +2,12 @@
 
 use raftcache::replica::Ticket;
 use raftcache::request::Request;
-use raftcache::wal::Disk;
 use raftcache::wal::faulty::Crash;
+use raftcache::wal::{Disk, SECTOR_BYTES};
 use rand::RngExt;
 
 use super::node::{Machine, Speech};
-use super::plan::{Fault, MS, SECOND};
+use super::plan::{Fault, MS, SECOND, SLOWEST};
 use super::world::{Event, World};
 
 impl World {
@@ -76,7 +76,7 @@ impl World {
             }
             Fault::SlowPeer => {
                 self.trace.count("slow peers");
-                self.machines[victim].network_factor = self.chance.random_range(2..40);
+                self.machines[victim].network_factor = self.chance.random_range(2..=SLOWEST);
             }
             Fault::SlowDisk => {
                 self.trace.count("slow disks");
@@ -220,6 +220,9 @@ impl World {
             process.paused = Some((now, until));
             self.judge.stands_still(victim, until + 200 * MS);
             self.trace.count("pauses");
+            // Whoever is connected asks late: others may have gone on by then.
+            let (early, late) = ((until - now) / 2, until - now);
+            self.hold(victim, (early, late));
         }
     }
 
@@ -246,18 +249,30 @@ impl World {
         self.crash(victim, [Crash::Kept, Crash::Killed, Crash::Torn(seed)][(seed % 3) as usize]);
         let disk = self.machines[victim].disk.clone();
         let names = disk.list().expect("a disk in memory can be listed");
-        let names: Vec<String> = names.into_iter().filter(|name| !name.ends_with(".tmp")).collect();
+        let mostly = if self.chance.random_bool(0.8) { "journal-0" } else { "" };
+        let is_meant = |name: &String| !name.ends_with(".tmp") && name.starts_with(mostly);
+        let names: Vec<String> = names.into_iter().filter(is_meant).collect();
+        if names.is_empty() {
+            // It was about to begin.
+            self.after(10 * MS, Event::Start { machine: victim });
+            return;
+        }
         let name = &names[self.chance.random_range(0..names.len())];
         let content = disk.content(name).expect("it was listed");
         let used = content.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1);
-        let end = if name.starts_with("journal") { used / 2 } else { used };
-        if end < 8 {
+        // Not the last batches: what was being written when it ended may be torn.
+        let (begin, end) = match name.starts_with("journal") {
+            true if self.chance.random_bool(0.8) => (3 * SECTOR_BYTES as u64, used * 3 / 4),
+            true => (0, used / 2),
+            false => (0, used),
+        };
+        if end < begin + 8 {
             self.after(10 * MS, Event::Start { machine: victim });
             return;
         }
         self.machines[victim].damaged = true;
         self.trace.count("disks damaged");
-        let at = self.chance.random_range(0..end - 1);
+        let at = self.chance.random_range(begin..end - 1);
         let done = match self.chance.random_range(0..4) {
             0 => disk.flip_bit(name, at, (seed % 8) as u8),
             1 => disk.zero(name, at..(at + 1 + seed % 600).min(end)),

@@ -150,7 +150,8 @@ impl Judge {
             log_time_ms: fsm.log_time_ms(),
         };
         let before = self.seen.insert(number, now_seen).unwrap_or_default();
-        let numbers = [number as u64, now_seen.term, now_seen.last, now_seen.commit];
+        let log_ms = now_seen.log_time_ms % 100_000_000;
+        let numbers = [number as u64, now_seen.term, now_seen.last, now_seen.commit, log_ms];
         trace.note(now, "turn", &numbers);
         let name = &machine.name;
         assert!(now_seen.term >= before.term, "{name}: a term goes back");

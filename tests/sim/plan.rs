@@ -11,6 +11,9 @@ pub const SECOND: u64 = 1_000_000;
 /// How long faults go on.
 pub const FAULTS_US: u64 = 50 * SECOND;
 
+/// A slow peer is slower than others by this factor at most.
+pub const SLOWEST: u64 = 40;
+
 /// One thing that can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -124,12 +127,16 @@ pub struct Plan {
 
 impl Plan {
     /// Whether the clocks of people and of nodes go together, so that deadlines
-    /// can be judged by time itself; and how far they may be off.
+    /// can be judged by time itself; and how far they may be off. Log time goes on
+    /// from what a node was last told of it: if all who know better have ended
+    /// meanwhile, it is late by as long as that had waited for a paused process.
     pub fn deadlines_within_us(&self) -> Option<u64> {
-        let jumps = |fault: &Fault| matches!(fault, Fault::WallJump | Fault::WallStuck);
-        let sane = self.read_mode == ReadMode::Lease && !self.faults.iter().any(jumps);
+        let has = |fault| self.faults.contains(&fault);
+        let blurs = [Fault::WallJump, Fault::WallStuck, Fault::Pause].into_iter().any(has);
+        let sane = self.read_mode == ReadMode::Lease && !blurs;
         let run_us = 2 * FAULTS_US;
-        sane.then(|| 2 * run_us / 1_000_000 * self.drift_ppm as u64 + 400 * MS)
+        let delay_us = self.delay_us.1 * if has(Fault::SlowPeer) { SLOWEST } else { 1 };
+        sane.then(|| 2 * run_us / 1_000_000 * self.drift_ppm as u64 + delay_us + 400 * MS)
     }
 
     /// What this chance comes to.
