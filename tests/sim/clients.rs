@@ -533,9 +533,9 @@ impl World {
         self.judge.mortal.push(event);
     }
 
-    /// Everybody asks once more at one node, and then no more.
-    pub fn rest_all(&mut self) {
-        self.clients.iter_mut().for_each(|client| client.resting = true);
+    /// Nobody begins anything any more, or all go on.
+    pub fn rest_all(&mut self, resting: bool) {
+        self.clients.iter_mut().for_each(|client| client.resting = resting);
     }
 
     /// Reads every key at this node; the answers are part of the history.
