@@ -91,7 +91,7 @@ impl World {
                 let machine = &self.machines[victim];
                 if machine.process.is_some() {
                     machine.disk.fail_sync_after(self.chance.random_range(0..10));
-                    self.judge.expect_failed_sync(victim, machine.epoch);
+                    self.judge.expect_failed_sync(victim);
                 }
             }
             Fault::FullDisk => {

@@ -1,7 +1,7 @@
 //! What is looked at after every turn: promises that must hold at every moment,
 //! whatever has failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raftcache::raft::{Message, NodeId};
 use raftcache::replica::{Input, PeerMessage, SnapshotReport};
@@ -50,7 +50,8 @@ pub struct Judge {
     pub commit: u64,
     /// Until when each machine has stood still.
     still: BTreeMap<usize, u64>,
-    failing: BTreeMap<usize, u64>,
+    /// Machines whose next syncs may fail.
+    failing: BTreeSet<usize>,
 }
 
 fn files(machine: &Machine) -> Vec<(String, usize)> {
@@ -74,17 +75,17 @@ impl Judge {
         );
     }
 
-    pub fn ended(&mut self, number: usize, _process: &Process) {
+    pub fn ended(&mut self, number: usize) {
         self.failing.remove(&number);
     }
 
     /// The next syncs of this machine may fail.
-    pub fn expect_failed_sync(&mut self, number: usize, epoch: u64) {
-        self.failing.insert(number, epoch);
+    pub fn expect_failed_sync(&mut self, number: usize) {
+        self.failing.insert(number);
     }
 
     pub fn may_fail_sync(&self, number: usize) -> bool {
-        self.failing.contains_key(&number)
+        self.failing.contains(&number)
     }
 
     /// It does nothing until then.
@@ -138,8 +139,7 @@ impl Judge {
     }
 
     /// After a turn of this machine's node.
-    pub fn look(&mut self, number: usize, machines: &mut [Machine], now: u64, trace: &mut Trace) {
-        let machine = &machines[number];
+    pub fn look(&mut self, number: usize, machine: &Machine, now: u64, trace: &mut Trace) {
         let Some(process) = &machine.process else { return };
         let (raft, fsm) = (process.raft(), process.driver.replica().fsm());
         let now_seen = Seen {

@@ -139,7 +139,7 @@ impl World {
     }
 
     pub fn operations(&self) -> u64 {
-        self.trace.counts.get("operations").copied().unwrap_or(0)
+        self.trace.counted("operations")
     }
 
     pub fn states(&self) -> String {
@@ -187,10 +187,10 @@ impl World {
                 self.read_all_at(number);
             }
         }
-        let before = self.trace.counts.get("membership changes").copied();
+        let before = self.trace.counted("membership changes");
         self.add_machine();
         self.must("one more voter", PATIENCE_US, |world| {
-            world.is_well() && world.trace.counts.get("membership changes").copied() > before
+            world.is_well() && world.trace.counted("membership changes") > before
         });
         self.check();
     }
@@ -215,14 +215,18 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// How many seeds run at a time.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Many seeds, on all cores.
 fn run_all(first: u64, count: u64) -> (Vec<u64>, BTreeMap<&'static str, u64>) {
     println!("seeds {first} to {}", first + count - 1);
     let begun = Instant::now();
     let (next, sums) = (AtomicU64::new(first), Mutex::new((BTreeMap::new(), 0, Vec::new())));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

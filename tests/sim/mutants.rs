@@ -3,7 +3,7 @@
 
 use raftcache::mutants::{ALL, Mutant, choose};
 
-use super::{run, setting};
+use super::{run, setting, threads};
 
 /// Who is noticed here: the first seed that did when this was written, and how
 /// many are tried before it counts as a survivor.
@@ -94,7 +94,7 @@ const NOTICED_ELSEWHERE: &[(Mutant, &str)] = &[
 /// The first seed that notices.
 fn noticed_at(mutant: Mutant, seeds: u64) -> Option<u64> {
     choose(Some(mutant));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let threads = threads() as u64;
     let noticed = (1..=seeds).step_by(threads as usize).find_map(|first| {
         let failed = |seed| run(seed, false).failed.then_some(seed);
         std::thread::scope(|scope| {

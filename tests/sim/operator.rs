@@ -6,7 +6,6 @@ use raftcache::request::Request;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
-use super::node::Machine;
 use super::plan::MS;
 use super::world::{Event, World};
 
@@ -113,10 +112,8 @@ impl World {
             Some(!process.raft().applied_membership().contains(node))
         });
         if has_left == Some(true) {
-            let is_it = |machine: &Machine| {
-                machine.process.as_ref().is_none_or(|process| process.node() == node)
-            };
-            if is_it(&self.machines[victim]) {
+            let process = &self.machines[victim].process;
+            if process.as_ref().is_none_or(|process| process.node() == node) {
                 self.removed(victim);
             }
             self.operator.leaving = None;

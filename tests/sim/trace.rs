@@ -37,13 +37,13 @@ impl Trace {
         }
     }
 
-    /// One more of this kind.
-    pub fn count(&mut self, kind: &'static str) {
-        self.count_some(kind, 1);
+    /// How often this kind has happened.
+    pub fn counted(&self, kind: &str) -> u64 {
+        self.counts.get(kind).copied().unwrap_or(0)
     }
 
-    /// Some more of this kind.
-    pub fn count_some(&mut self, kind: &'static str, more: u64) {
-        *self.counts.entry(kind).or_default() += more;
+    /// One more of this kind.
+    pub fn count(&mut self, kind: &'static str) {
+        *self.counts.entry(kind).or_default() += 1;
     }
 }

@@ -10,7 +10,7 @@ use std::iter;
 use bytes::BytesMut;
 use raftcache::protocol::peer::{Ends, LinkClass, decode_frame, encode_frame};
 use raftcache::raft::{ClusterId, NodeId};
-use raftcache::replica::{Effects, Input, PeerMessage, Probe, SnapshotJob, Ticket};
+use raftcache::replica::{Effects, Input, PeerMessage, Probe, Ticket};
 use raftcache::request::{Reply, Request};
 use raftcache::storage::Job;
 use raftcache::wal::WalError;
@@ -378,7 +378,7 @@ impl World {
         });
         self.trace.note(self.now, "crash", &[number as u64, at as u64]);
         self.trace.count("crashes");
-        self.judge.ended(number, &process);
+        self.judge.ended(number);
         for client in 0..self.clients.len() {
             if let Some(ticket) = self.clients[client].waits_for(number, process.epoch) {
                 let delay = self.within(self.plan.delay_us);
@@ -462,7 +462,7 @@ impl World {
         if let Some(at) = wake_at {
             self.wake(number, at);
         }
-        self.judge.look(number, &mut self.machines, now, &mut self.trace);
+        self.judge.look(number, &self.machines[number], now, &mut self.trace);
         let doomed = self.process(number, epoch).and_then(|process| process.doomed);
         if doomed.is_some_and(|speech| speeches.contains(&speech)) {
             self.crash_after_speaking(number);
@@ -519,6 +519,17 @@ impl World {
         time + self.machines[number].stalled_until.saturating_sub(self.now)
     }
 
+    /// A thread has done something; what it says is heard when its time is over.
+    fn worked(&mut self, machine: usize, outcome: Result<(), WalError>, done: Event) {
+        match outcome {
+            Err(error) => self.fails(machine, &error),
+            Ok(()) => {
+                let time = self.disk_time(machine);
+                self.after(time, done);
+            }
+        }
+    }
+
     fn begin_journal_work(&mut self, machine: usize, epoch: u64) {
         let Some(process) = self.process(machine, epoch) else { return };
         let Some(journal) = &mut process.journal else { return };
@@ -533,11 +544,7 @@ impl World {
         }
         outcome = outcome.and_then(|()| journal.worker.settle(&mut report));
         journal.saying = Some(saying);
-        if let Err(error) = outcome {
-            return self.fails(machine, &error);
-        }
-        let time = self.disk_time(machine);
-        self.after(time, Event::JournalDone { machine, epoch });
+        self.worked(machine, outcome, Event::JournalDone { machine, epoch });
     }
 
     fn journal_done(&mut self, machine: usize, epoch: u64) {
@@ -567,11 +574,7 @@ impl World {
         let rested = journal.worker.rest();
         let outcome = rested.and_then(|()| journal.worker.settle(&mut |input| saying.push(input)));
         journal.saying = Some(saying);
-        if let Err(error) = outcome {
-            return self.fails(machine, &error);
-        }
-        let time = self.disk_time(machine);
-        self.after(time, Event::JournalDone { machine, epoch });
+        self.worked(machine, outcome, Event::JournalDone { machine, epoch });
     }
 
     fn begin_snapshot_work(&mut self, machine: usize, epoch: u64) {
@@ -581,19 +584,11 @@ impl World {
             return;
         }
         let Some(job) = snapshots.queue.pop_front() else { return };
-        let installs = matches!(job, SnapshotJob::Take { .. });
         let mut saying = Vec::new();
         let mut report = |report| saying.push(Input::Snapshot(report));
         let outcome = snapshots.worker.work(job, &mut report);
         snapshots.saying = Some(saying);
-        if let Err(error) = outcome {
-            return self.fails(machine, &error);
-        }
-        if installs {
-            self.trace.count("snapshot chunks taken");
-        }
-        let time = self.disk_time(machine);
-        self.after(time, Event::SnapshotsDone { machine, epoch });
+        self.worked(machine, outcome, Event::SnapshotsDone { machine, epoch });
     }
 
     fn snapshots_done(&mut self, machine: usize, epoch: u64) {
