@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The measurements of the README, over a fresh cluster of release binaries.
 # Every write is on the disks of a majority before it is acknowledged, every read
-# is linearizable. DURATION and KEYS make it shorter.
+# is linearizable. DURATION (in seconds) and KEYS make it shorter.
 set -euo pipefail
 
-DURATION=${DURATION:-10s}
+DURATION=${DURATION:-10}
 KEYS=${KEYS:-1000000}
 work=$(mktemp -d "${TMPDIR:-/tmp}/raftcache-bench.XXXXXX")
 DATA=$work
@@ -40,11 +40,11 @@ leader=$(nodes_with_role leader)
 leader=$(client_address "${leader#node}")
 at_leader() {
     title "at the leader: bench $*"
-    "$CACHECLI" --addr "$leader" bench --duration "$DURATION" "$@"
+    "$CACHECLI" --addr "$leader" bench --duration "${DURATION}s" "$@"
 }
 at_all_nodes() {
     title "at all nodes: bench $*"
-    cli bench --duration "$DURATION" "$@"
+    cli bench --duration "${DURATION}s" "$@"
 }
 at_leader --clients 50 --read-share 0
 at_leader --clients 1 --read-share 0
@@ -58,7 +58,8 @@ cli seed --keys "$KEYS" --value-bytes 100
 report_sizes
 
 title "node$newcomer joins while writes go on"
-cli bench --duration 20s --clients 10 --read-share 0 >"$work/writes" 2>/dev/null &
+# Keys and sizes as above: everything is read back at the end.
+cli bench --duration "$((2 * DURATION))s" --clients 10 --read-share 0 --value-bytes 100 >"$work/writes" 2>/dev/null &
 writes=$!
 begun=$(clock)
 NODES=$newcomer start "$newcomer"
