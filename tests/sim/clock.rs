@@ -22,9 +22,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A machine that was switched on `began_us` ago.
-    pub fn new(drift_ppm: i64, began_us: u64) -> Self {
-        Self { drift_ppm, began_us, wall_offset_ms: 0, stuck_ms: None }
+    /// A machine that was switched on `began_us` ago, and whose wall clock is off.
+    pub fn new(drift_ppm: i64, began_us: u64, wall_offset_ms: i64) -> Self {
+        Self { drift_ppm, began_us, wall_offset_ms, stuck_ms: None }
     }
 
     fn wall_ms(&self, now_us: u64) -> u64 {

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftcache::raft::{Message, NodeId};
+use raftcache::raft::{Message, NodeId, Write};
 use raftcache::replica::{Input, PeerMessage, SnapshotReport};
 use raftcache::wal::Disk;
 
 use super::checkers::linearizability::History;
 use super::checkers::{stale, ttl};
+use super::logs::Logs;
 use super::node::{Machine, Process, Speech};
 use super::trace::Trace;
 
@@ -38,8 +39,7 @@ pub struct Judge {
     pub not_counted: usize,
     /// Who leads, or led, in each term.
     leaders: BTreeMap<u64, NodeId>,
-    /// For whom each node voted in each term.
-    votes: BTreeMap<(NodeId, u64), NodeId>,
+    logs: Logs,
     /// The state that belongs to each index.
     states: BTreeMap<u64, u64>,
     seen: BTreeMap<usize, Seen>,
@@ -64,6 +64,7 @@ impl Judge {
     pub fn started(&mut self, number: usize, machine: &Machine) {
         let Some(process) = &machine.process else { return };
         let raft = process.raft();
+        self.logs.started(raft.id(), &process.recovered);
         self.seen.insert(
             number,
             Seen {
@@ -117,16 +118,14 @@ impl Judge {
         }
     }
 
-    pub fn said(&mut self, number: usize, message: &PeerMessage) {
+    pub fn said(&mut self, message: &PeerMessage) {
         let PeerMessage::Raft { envelope, .. } = message else { return };
         let vote = match &envelope.message {
             Message::RequestVote(_) => envelope.from,
             Message::VoteResponse(answer) if answer.granted => envelope.to,
             _ => return,
         };
-        let term = envelope.term.0;
-        let before = *self.votes.entry((envelope.from, term)).or_insert(vote);
-        assert_eq!(before, vote, "n{} votes twice in term {term}", number + 1);
+        self.logs.votes(envelope.from, envelope.term.0, vote);
     }
 
     pub fn snapshot(&mut self, input: &Input, trace: &mut Trace) {
@@ -136,6 +135,12 @@ impl Judge {
             Input::Snapshot(SnapshotReport::NotReceived(_)) => trace.count("snapshots refused"),
             _ => {}
         }
+    }
+
+    /// A node writes.
+    pub fn writes(&mut self, number: usize, node: NodeId, write: &Write) {
+        let log_time_ms = self.seen.get(&number).map_or(0, |seen| seen.log_time_ms);
+        self.logs.written(node, write, log_time_ms);
     }
 
     /// After a turn of this machine's node.
@@ -164,6 +169,7 @@ impl Judge {
             trace.count("truncations");
         }
         self.commit = self.commit.max(now_seen.commit);
+        self.logs.turned(raft);
         if process.leads() {
             let leader = raft.id();
             let known = self.leaders.insert(now_seen.term, leader);

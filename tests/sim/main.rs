@@ -24,6 +24,7 @@ mod clients;
 mod clock;
 mod faults;
 mod judge;
+mod logs;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod node;

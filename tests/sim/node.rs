@@ -102,6 +102,8 @@ pub enum Speech {
 pub struct Process {
     pub epoch: u64,
     pub identity: Identity,
+    /// What was on its disk when it started.
+    pub recovered: Recovered,
     pub driver: Driver,
     pub inbox: Vec<Input>,
     /// When the next turn is.
@@ -166,7 +168,7 @@ pub fn boot(
         None => (None, Recovered::default(), Fsm::new(Limits::default()), None),
     };
     let raft_config = raft_config(plan, identity.node, seed);
-    let raft = Raft::new(raft_config, recovered, machine.clock.read(now_us).time);
+    let raft = Raft::new(raft_config, recovered.clone(), machine.clock.read(now_us).time);
     let config = replica::Config {
         cluster: identity.cluster,
         snapshot_log_bytes: plan.snapshot_log_bytes,
@@ -177,6 +179,7 @@ pub fn boot(
     let mut process = Process {
         epoch: machine.epoch,
         identity,
+        recovered,
         driver,
         inbox: Vec::new(),
         turn_at: u64::MAX,

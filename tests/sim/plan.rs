@@ -100,6 +100,8 @@ pub struct Plan {
     pub read_mode: ReadMode,
     /// The monotonic clocks differ by up to so much from time.
     pub drift_ppm: i64,
+    /// The wall clocks are off by up to so much, besides all that happens to them.
+    pub wall_off_ms: i64,
     pub heartbeat_ms: u64,
     pub snapshot_log_bytes: u64,
     pub segment_bytes: u64,
@@ -133,10 +135,11 @@ impl Plan {
     pub fn deadlines_within_us(&self) -> Option<u64> {
         let has = |fault| self.faults.contains(&fault);
         let blurs = [Fault::WallJump, Fault::WallStuck, Fault::Pause].into_iter().any(has);
-        let sane = self.read_mode == ReadMode::Lease && !blurs;
+        // Who starts with all others knows of time only what the wall clocks show.
+        let sane = self.read_mode == ReadMode::Lease && !blurs && self.wall_off_ms < 100;
         let run_us = 2 * FAULTS_US;
         let delay_us = self.delay_us.1 * if has(Fault::SlowPeer) { SLOWEST } else { 1 };
-        sane.then(|| 2 * run_us / 1_000_000 * self.drift_ppm as u64 + delay_us + 400 * MS)
+        sane.then(|| 2 * run_us / 1_000_000 * self.drift_ppm as u64 + delay_us + 600 * MS)
     }
 
     /// What this chance comes to.
@@ -165,6 +168,7 @@ impl Plan {
             clients: chance.random_range(5..=10),
             read_mode,
             drift_ppm,
+            wall_off_ms: if chance.random_bool(0.5) { 50 } else { 20_000 },
             heartbeat_ms: chance.random_range(50..=120),
             snapshot_log_bytes: if small { chance.random_range(2_000..20_000) } else { 200_000 },
             segment_bytes: 1 << chance.random_range(15..=16),

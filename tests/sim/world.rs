@@ -215,7 +215,9 @@ impl World {
         let number = self.machines.len();
         let drift = self.plan.drift_ppm;
         let drift = self.chance.random_range(-drift..=drift);
-        let clock = Clock::new(drift, self.chance.random_range(1..1000 * SECOND));
+        let began_us = self.chance.random_range(1..1000 * SECOND);
+        let off_ms = self.plan.wall_off_ms;
+        let clock = Clock::new(drift, began_us, self.chance.random_range(-off_ms..=off_ms));
         self.machines.push(Machine::new(format!("n{}", number + 1), clock));
         self.after(1, Event::Start { machine: number });
         number
@@ -482,6 +484,11 @@ impl World {
                 process.heard.entry(node).or_insert(address);
             }
         }
+        if let Some(write) = &effects.write {
+            let node = process.node();
+            self.judge.writes(number, node, write);
+        }
+        let Some(process) = self.process(number, epoch) else { return };
         let mut jobs: VecDeque<Job> = effects.write.map(Job::Write).into_iter().collect();
         jobs.extend(effects.fetch.into_iter().map(Job::Fetch));
         jobs.extend(effects.snapshot_taken.map(Job::SnapshotTaken));
@@ -497,7 +504,7 @@ impl World {
         self.begin_journal_work(number, epoch);
         self.begin_snapshot_work(number, epoch);
         for (to, message) in effects.messages {
-            self.judge.said(number, &message);
+            self.judge.said(&message);
             self.send(number, epoch, to, &message);
         }
         for probe in effects.probes {
