@@ -128,7 +128,8 @@ impl Contents {
 
     /// Whether the log holds this very entry, or starts right behind it.
     pub fn holds(&self, id: EntryId) -> bool {
-        id == self.last || self.term(id.index) == Some(id.term)
+        let follows = id.index.next() == self.first && self.kept.newest == Some(id);
+        id == self.last || follows || self.term(id.index) == Some(id.term)
     }
 
     /// Whether the log goes at least up to this entry, and does not contradict it.
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_without_entries_holds_the_one_it_follows() {
+    fn a_log_holds_the_entry_it_follows() {
         let mut contents = contents();
         contents.restart(EntryId::new(5, 90));
         assert_eq!((contents.first(), contents.last()), (Index(91), EntryId::new(5, 90)));
@@ -263,6 +264,8 @@ mod tests {
         contents.entry(EntryId::new(5, 91), 2, 0..10).unwrap();
         assert_eq!(contents.term(Index(91)), Some(Term(5)));
         assert_eq!(contents.bytes_after(Index(90)), 10);
+        // The same snapshot again, in place of a state that proved wrong.
+        assert!(contents.holds(EntryId::new(5, 90)) && !contents.holds(EntryId::new(4, 90)));
     }
 
     /// A state that proved wrong may be replaced by an older one. Nothing of what
