@@ -174,9 +174,9 @@ impl Follower {
         core.commit_to(response.index.min(self.verified));
     }
 
-    /// A snapshot took the place of everything up to `last`, all of it
-    /// committed, hence held by the leader.
-    pub fn installed(&mut self, last: Index) {
+    /// A snapshot of the leader's covers everything up to `last`: it is committed,
+    /// held by the leader, and held here.
+    pub fn covered(&mut self, last: Index) {
         self.verified = self.verified.max(last);
         self.answer_due = true;
     }

@@ -262,6 +262,24 @@ impl Raft {
         }
     }
 
+    /// The leader offers a snapshot that ends with this entry. False if this node
+    /// holds all of it; the leader is told, or would offer it again and again.
+    /// [A follower restarted behind a slow disk had more than its leader knew of.]
+    pub fn snapshot_offered(&mut self, now: Time, last: EntryId) -> bool {
+        if last.index > self.core.commit() {
+            return true;
+        }
+        match self.core.log.id_at(last.index).filter(|&ours| ours != last) {
+            Some(ours) => self.fail(now, Fault::Diverged { ours, theirs: last }),
+            None => {
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.covered(last.index);
+                }
+            }
+        }
+        false
+    }
+
     /// A snapshot file is complete and durable here; the leader of `term` has
     /// sent it. True if the state is to be taken from it; [`Ready::restore`] then
     /// says so again, in order with everything else.
@@ -298,7 +316,7 @@ impl Raft {
             self.core.replace_state(meta);
         }
         if let Role::Follower(follower) = &mut self.role {
-            follower.installed(last.index);
+            follower.covered(last.index);
         }
         self.check();
         !known || mends

@@ -302,10 +302,11 @@ impl Replica {
 
     fn on_offer(&mut self, now: Time, from: NodeId, last: EntryId, size_bytes: u64) {
         let mends = self.agreement.is_wrong() && last.index >= self.applied.index;
-        let is_later =
-            last.index > self.raft.commit() || mutants::on(Mutant::OlderSnapshotInstalled);
-        let is_news = (mends || is_later) && last.index.is_sane();
-        if self.raft.leader() != Some(from) || !is_news {
+        if self.raft.leader() != Some(from) || !last.index.is_sane() {
+            return;
+        }
+        let is_later = self.raft.snapshot_offered(now, last);
+        if !mends && !is_later && !mutants::on(Mutant::OlderSnapshotInstalled) {
             return;
         }
         let is_it = |r: &Receiving| (r.from, r.last) == (from, last);

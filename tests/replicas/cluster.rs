@@ -172,6 +172,13 @@ impl Cluster {
         self.nodes.remove(&node).expect("it runs").journal
     }
 
+    /// As [`Cluster::kill`], but the disk has done all that it had been told to,
+    /// and nobody has heard of it.
+    pub fn kill_after_its_writes(&mut self, node: NodeId) -> Recovered {
+        complete_writes(self.nodes.get_mut(&node).expect("it runs"));
+        self.kill(node)
+    }
+
     pub fn now(&self) -> Now {
         Now { time: Time::from_millis(self.now_ms), wall_ms: WALL_MS + self.now_ms }
     }

@@ -498,6 +498,38 @@ fn who_was_away_too_long_goes_on_from_a_snapshot_while_writes_go_on() {
     all_agree(&mut cluster);
 }
 
+/// Its disk was slow, so its leader knows of little that it holds and would send a
+/// snapshot, of which it holds all.
+#[test]
+fn who_holds_more_than_its_leader_knows_goes_on_from_there() {
+    let mut cluster = forgetful(3);
+    let leader = cluster.leader().unwrap();
+    let slow = cluster.follower();
+    cluster.run_ms(500);
+    cluster.stuck.insert(slow);
+    for n in 0..300 {
+        cluster.call(leader, 1, set(&format!("k{n}"), "value"));
+    }
+    cluster.run_ms(500);
+    cluster.call(leader, 1, set("last", "value"));
+    let files = std::mem::take(&mut cluster.nodes.get_mut(&slow).unwrap().files);
+    let received = files.received;
+    let journal = cluster.kill_after_its_writes(slow);
+    let first = cluster.nodes[&leader].journal_entries()[0].id.index;
+    assert!(
+        first.0 > 200 && journal.hard_state.commit > first,
+        "{first:?} {:?}",
+        journal.hard_state
+    );
+    cluster.stuck.clear();
+    cluster.input(leader, Input::LinkLost(slow));
+    cluster.start_with(slow.0, journal, files);
+    cluster.call(leader, 1, set("more", "value"));
+    assert_eq!(cluster.leader(), Some(leader));
+    all_agree(&mut cluster);
+    assert_eq!(cluster.nodes[&slow].files.received, received, "it has no use for one");
+}
+
 #[test]
 fn a_newcomer_joins_by_snapshot_and_becomes_a_voter_under_load() {
     let mut cluster = forgetful(3);
