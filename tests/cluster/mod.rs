@@ -29,7 +29,10 @@ use raftcache::request::{Key, MemberInfo, RoleName, Status};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use disk::Disk;
+
 pub mod churn;
+pub mod disk;
 pub mod load;
 
 /// How long an event may take that a working cluster brings about in a second.
@@ -102,42 +105,25 @@ pub struct Node {
     pub flags: Vec<String>,
     /// Whom it asks to be taken in.
     pub join: Vec<String>,
-    /// How large a disk of its own its directory is on, as `mount` is told. It
-    /// is gone with the process.
-    pub disk: Option<&'static str>,
+    /// The disk of its own that its directory is on.
+    disk: Option<Disk>,
     process: Option<(Child, Option<ChildStdin>)>,
 }
 
 impl Node {
     /// The command that runs it.
     fn command(&self) -> Command {
-        let mut command = match self.disk {
-            Some(size) => self.on_a_disk(size),
-            None => cached(),
-        };
+        let mut command = cached();
         command.args(["--id", &self.name, "--listen", &self.address]);
         command.args(["--peer-listen", &self.peer_address]);
         command.arg("--data-dir").arg(&self.data_dir).args(&self.flags);
         if !self.join.is_empty() {
             command.arg("--join").arg(self.join.join(","));
         }
-        command
-    }
-
-    /// The same process, after it has got a file system of its own in memory.
-    fn on_a_disk(&self, size: &str) -> Command {
-        let cached = cached();
-        let script = r#"mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@""#;
-        fs::create_dir_all(&self.data_dir).expect("a directory");
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", size]);
-        command.arg(&self.data_dir).arg(cached.get_program());
-        for (name, value) in cached.get_envs() {
-            if value.is_none() {
-                command.env_remove(name);
-            }
+        match &self.disk {
+            Some(disk) => disk.inside(&command),
+            None => command,
         }
-        command
     }
 
     pub fn start(&mut self) {

@@ -1,52 +1,17 @@
-//! A disk without room. It is a small one in memory, in a mount namespace of the
-//! node's own, which needs no privileges where the system lets users have one;
-//! where it does not, these tests say so and pass.
-
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+//! A disk without room.
 
 use bytes::Bytes;
 use raftcache::client::Error;
 use raftcache::request::{Consistency, ErrorKind, RoleName};
 
 use crate::cluster::churn::{COMPACTING, Data};
+use crate::cluster::disk::is_permitted;
 use crate::cluster::{Cluster, Node, eventually};
 
 /// So large is the disk.
 const DISK: &str = "8m";
 
 const SOME: Data = Data { name: "some", keys: 2000, value_bytes: 200 };
-
-/// Whether a node can be given a disk of its own.
-fn is_permitted() -> bool {
-    let script = "mount -t tmpfs -o size=1m tmpfs /tmp && touch /tmp/file";
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let permitted = tried.is_ok_and(|status| status.success());
-    if !permitted {
-        println!("skipped: no mount namespace may be made here");
-    }
-    permitted
-}
-
-/// The node's directory as the node sees it.
-fn inside(node: &Node) -> PathBuf {
-    let dir = node.data_dir.strip_prefix("/").expect("an absolute path");
-    PathBuf::from(format!("/proc/{}/root", node.pid())).join(dir)
-}
-
-/// Takes all the room there is.
-fn fill(node: &Node) -> PathBuf {
-    let path = inside(node).join("filler");
-    let mut file = fs::File::create(&path).expect("a file");
-    let block = [0; 4096];
-    while std::io::Write::write_all(&mut file, &block).is_ok() {}
-    path
-}
 
 /// Counts on until there is no room; returns what was acknowledged last.
 fn until_refused(cluster: &Cluster, mut count: u64) -> u64 {
@@ -79,16 +44,12 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     if !is_permitted() {
         return;
     }
-    let mut cluster = Cluster::empty(&COMPACTING);
-    cluster.add();
-    cluster.nodes[0].disk = Some(DISK);
-    cluster.nodes[0].start();
-    cluster.wait_serving(0);
+    let mut cluster = Cluster::on_disks(&[Some(DISK)], &COMPACTING);
     let mut user = cluster.user();
     SOME.write(&mut user, 1);
     let mut written = 0;
     for round in 0..2 {
-        let filler = fill(&cluster.nodes[0]);
+        cluster.nodes[0].disk().fill();
         written = until_refused(&cluster, written);
         for _ in 0..3 {
             let error = user.set("another", "value").expect_err("there is no room");
@@ -98,7 +59,7 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
         }
         let status = user.status().expect("a status");
         assert!(status.warnings.iter().any(|warning| warning.contains("disk")), "{status:?}");
-        fs::remove_file(filler).expect("it can be removed");
+        cluster.nodes[0].disk().make_room();
         eventually("writes are taken again", || {
             user.set("after", format!("{round}")).map_err(|error| error.to_string())
         });
@@ -115,22 +76,11 @@ fn one_full_disk_of_three_does_not_stop_the_others() {
     if !is_permitted() {
         return;
     }
-    let mut cluster = Cluster::empty(&COMPACTING);
-    for number in 0..3 {
-        if number == 0 {
-            cluster.add()
-        } else {
-            cluster.add_joining()
-        };
-        cluster.nodes[number].disk = (number == 0).then_some(DISK);
-        cluster.nodes[number].start();
-        cluster.wait_serving(number);
-        cluster.wait_voter(number);
-    }
+    let cluster = Cluster::on_disks(&[Some(DISK), None, None], &COMPACTING);
     SOME.write(&mut cluster.user(), 1);
     let status = cluster.nodes[0].user().status().expect("a status");
     assert_eq!(status.role, RoleName::Leader);
-    let filler = fill(&cluster.nodes[0]);
+    cluster.nodes[0].disk().fill();
     eventually("another one leads", || {
         let _ = cluster.user().set("count", Bytes::from("1".repeat(2000)));
         let leads = |status: &raftcache::request::Status| status.role == RoleName::Leader;
@@ -144,7 +94,7 @@ fn one_full_disk_of_three_does_not_stop_the_others() {
         SOME.write(&mut user, round);
     }
     SOME.verify(&mut cluster.nodes[0].user(), 4, Consistency::Linearizable);
-    fs::remove_file(filler).expect("it can be removed");
+    cluster.nodes[0].disk().make_room();
     cluster.wait_caught_up();
     SOME.write(&mut user, 5);
     cluster.wait_caught_up();
