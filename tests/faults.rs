@@ -13,6 +13,8 @@ mod cluster;
 mod clients;
 #[path = "faults/damage.rs"]
 mod damage;
+#[path = "faults/full_disks.rs"]
+mod full_disks;
 #[path = "sim/checkers/linearizability.rs"]
 mod linearizability;
 #[path = "faults/network.rs"]
