@@ -81,6 +81,8 @@ pub struct Config {
     /// When the journal behind the last snapshot is larger than this, and than
     /// that snapshot, a new one is taken.
     pub snapshot_log_bytes: u64,
+    /// How many keys one turn visits for a snapshot.
+    pub snapshot_piece_keys: usize,
     /// How many requests may wait.
     pub waiting_requests: usize,
     /// How many bytes of writes may be in the log and not yet applied.
@@ -97,6 +99,7 @@ impl Config {
             cluster: None,
             request_timeout: Duration::from_secs(3),
             snapshot_log_bytes: 64 << 20,
+            snapshot_piece_keys: 1024,
             waiting_requests: 200_000,
             waiting_bytes: 64 << 20,
             memory_limit_bytes,

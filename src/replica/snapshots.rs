@@ -32,9 +32,6 @@ use crate::fsm::{Fsm, Visit};
 use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, Index, Membership, NodeId, SnapshotMeta, Term, Time};
 
-/// How many keys one turn visits for a snapshot.
-const PIECE_KEYS: usize = 1024;
-
 /// How many pieces may be on their way to the file.
 const PIECES_UNDER_WAY: usize = 8;
 
@@ -184,7 +181,7 @@ impl Replica {
         if taking.pieces_under_way >= PIECES_UNDER_WAY {
             return false;
         }
-        match self.fsm.snapshot_piece(PIECE_KEYS) {
+        match self.fsm.snapshot_piece(self.config.snapshot_piece_keys) {
             Visit::Piece(piece) => {
                 taking.pieces_under_way += 1;
                 self.snapshots.jobs.push(SnapshotJob::Piece(piece));

@@ -94,10 +94,12 @@ pub struct Client {
     pub resting: bool,
     /// When it acts next.
     acts_at: u64,
+    /// Its values are longer by so much.
+    padding_bytes: usize,
 }
 
 impl Client {
-    pub fn new(chance: &mut Xoshiro256PlusPlus) -> Self {
+    pub fn new(chance: &mut Xoshiro256PlusPlus, padding_bytes: usize) -> Self {
         Self {
             at: None,
             connection: 0,
@@ -110,6 +112,7 @@ impl Client {
             seen: BTreeMap::new(),
             resting: false,
             acts_at: 0,
+            padding_bytes,
         }
     }
 
@@ -130,6 +133,7 @@ impl Client {
 
     fn request(&self, act: &Act) -> Request {
         let get = |name: &&'static str| Command::Get(key(name));
+        let text = |value: Value| format!("{value}{:1$}", "", self.padding_bytes).into();
         let set = |name: &'static str, value: Value, expiry, condition| Command::Set {
             key: key(name),
             value: text(value),
@@ -167,13 +171,9 @@ fn key(name: &'static str) -> Key {
     Key::new(name)
 }
 
-fn text(value: Value) -> Bytes {
-    value.to_string().into()
-}
-
 fn number(bytes: &Bytes) -> Value {
     let text = std::str::from_utf8(bytes).expect("only numbers are written");
-    text.parse().expect("only numbers are written")
+    text.trim_end().parse().expect("only numbers are written")
 }
 
 fn found(answer: &Answer) -> Option<&Item> {

@@ -3,10 +3,9 @@
 use raftcache::replica::Ticket;
 use raftcache::request::Request;
 use raftcache::wal::faulty::Crash;
-use raftcache::wal::{Disk, SECTOR_BYTES};
 use rand::RngExt;
 
-use super::node::{Machine, Speech};
+use super::node::{Machine, Moment};
 use super::plan::{Fault, MS, SECOND, SLOWEST};
 use super::world::{Event, World};
 
@@ -35,19 +34,20 @@ impl World {
         match fault {
             Fault::Crash => self.crash_somehow(victim),
             Fault::CrashAfterSpeaking => {
-                let speech = [Speech::Vote, Speech::Acknowledgement, Speech::Reply];
-                let which = self.chance.random_range(0..speech.len());
-                self.doom(victim, speech[which]);
+                let moments = [Moment::Vote, Moment::Acknowledgement, Moment::Reply];
+                let which = self.chance.random_range(0..moments.len());
+                self.doom(victim, moments[which]);
                 // The longer its disk takes, the more it may have said too early.
                 self.machines[victim].disk_factor = self.chance.random_range(1..50);
             }
             Fault::DeadlyElection => self.deadly_election(),
+            Fault::Relay => self.relay(),
             Fault::Bounce => self.bounce(),
             Fault::HungLeader => {
                 let stall = self.within((SECOND, 4 * SECOND));
                 self.machines[victim].stalled_until = self.now + stall;
                 self.part(|a, b| (a == victim) != (b == victim));
-                self.doom(victim, Speech::Acknowledgement);
+                self.doom(victim, Moment::Acknowledgement);
                 let heal = self.within((300 * MS, 2 * SECOND));
                 self.after(heal, Event::Reunite);
             }
@@ -124,14 +124,28 @@ impl World {
         }
     }
 
-    fn doom(&mut self, victim: usize, speech: Speech) {
+    fn doom(&mut self, victim: usize, moment: Moment) {
         if let Some(process) = &mut self.machines[victim].process {
-            process.doomed = Some(speech);
+            process.doomed = Some(moment);
+        }
+    }
+
+    /// The moment has come.
+    pub fn crash_at(&mut self, number: usize, moment: Moment) {
+        match moment {
+            Moment::Office | Moment::Commit => {
+                self.trace.count("leaders that end as they begin");
+                self.crash(number, Crash::Kept);
+                let back = self.soon();
+                self.after(back, Event::Start { machine: number });
+                self.stir(SECOND);
+            }
+            _ => self.crash_after_speaking(number),
         }
     }
 
     /// It has said something, and nothing of what it had not synced is left.
-    pub fn crash_after_speaking(&mut self, number: usize) {
+    fn crash_after_speaking(&mut self, number: usize) {
         self.trace.count("crashes after speaking");
         self.crash(number, Crash::Lost);
         let back = self.soon();
@@ -163,10 +177,27 @@ impl World {
             if Some(number) == leader {
                 self.crash_somehow(number);
             } else if self.chance.random_bool(0.7) {
-                self.doom(number, Speech::Vote);
+                self.doom(number, Moment::Vote);
                 self.machines[number].disk_factor = self.chance.random_range(1..100);
             }
         }
+    }
+
+    /// One leader after the other ends: as soon as it is elected, so that what it
+    /// begins with is on its own disk only, or with the first thing it commits.
+    fn relay(&mut self) {
+        self.trace.count("relays");
+        for number in 0..self.machines.len() {
+            let moments = [Moment::Office, Moment::Commit];
+            let which = self.chance.random_range(0..3);
+            if let Some(&moment) = moments.get(which) {
+                self.doom(number, moment);
+            }
+        }
+        if let Some(leader) = self.leader().filter(|_| self.chance.random_bool(0.5)) {
+            self.crash_somehow(leader);
+        }
+        self.stir(SECOND);
     }
 
     /// One node hears the leader no more. When it is about to stand for election
@@ -237,59 +268,6 @@ impl World {
         // Nobody has said that it is to take its own place.
         self.machines[victim].rebuild = false;
         self.after(100 * MS, Event::Start { machine: victim });
-    }
-
-    /// Something in a file of a node is not what was written, and old enough
-    /// not to be the last thing that was.
-    fn damage_at_rest(&mut self, victim: usize) {
-        if !self.can_lose(victim) {
-            return;
-        }
-        let seed = self.chance.random();
-        self.crash(victim, [Crash::Kept, Crash::Killed, Crash::Torn(seed)][(seed % 3) as usize]);
-        let disk = self.machines[victim].disk.clone();
-        let names = disk.list().expect("a disk in memory can be listed");
-        let mostly = if self.chance.random_bool(0.8) { "journal-0" } else { "" };
-        let is_meant = |name: &String| !name.ends_with(".tmp") && name.starts_with(mostly);
-        let names: Vec<String> = names.into_iter().filter(is_meant).collect();
-        if names.is_empty() {
-            // It was about to begin.
-            self.after(10 * MS, Event::Start { machine: victim });
-            return;
-        }
-        let name = &names[self.chance.random_range(0..names.len())];
-        let content = disk.content(name).expect("it was listed");
-        let used = content.iter().rposition(|&byte| byte != 0).map_or(0, |last| last as u64 + 1);
-        // Not the last batches: what was being written when it ended may be torn.
-        let (begin, end) = match name.starts_with("journal") {
-            true if self.chance.random_bool(0.8) => (3 * SECTOR_BYTES as u64, used * 3 / 4),
-            true => (0, used / 2),
-            false => (0, used),
-        };
-        if end < begin + 8 {
-            self.after(10 * MS, Event::Start { machine: victim });
-            return;
-        }
-        self.machines[victim].damaged = true;
-        self.trace.count("disks damaged");
-        let at = self.chance.random_range(begin..end - 1);
-        let done = match self.chance.random_range(0..4) {
-            0 => disk.flip_bit(name, at, (seed % 8) as u8),
-            1 => disk.zero(name, at..(at + 1 + seed % 600).min(end)),
-            // A block that was meant for another place.
-            2 => {
-                let from = self.chance.random_range(0..end) as usize;
-                let block = content[from..(from + 512).min(end as usize)].to_vec();
-                disk.damage(name, |bytes| {
-                    let length = block.len().min(bytes.len() - at as usize);
-                    bytes[at as usize..at as usize + length].copy_from_slice(&block[..length]);
-                })
-            }
-            _ => disk.remove(name),
-        };
-        done.expect("the file is there");
-        let back = self.within((10 * MS, SECOND));
-        self.after(back, Event::Start { machine: victim });
     }
 
     /// What can heal by itself does, now and then.

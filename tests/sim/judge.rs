@@ -10,7 +10,7 @@ use raftcache::wal::Disk;
 use super::checkers::linearizability::History;
 use super::checkers::{stale, ttl};
 use super::logs::Logs;
-use super::node::{Machine, Process, Speech};
+use super::node::{Machine, Moment, Process};
 use super::trace::Trace;
 
 /// No more than this may wait anywhere.
@@ -108,12 +108,12 @@ impl Judge {
     }
 
     /// What somebody may count on in this message.
-    pub fn promise_in(message: &PeerMessage) -> Option<Speech> {
+    pub fn promise_in(message: &PeerMessage) -> Option<Moment> {
         let PeerMessage::Raft { envelope, .. } = message else { return None };
         match envelope.message {
-            Message::RequestVote(_) => Some(Speech::Vote),
-            Message::VoteResponse(answer) => answer.granted.then_some(Speech::Vote),
-            Message::AppendResponse(_) => Some(Speech::Acknowledgement),
+            Message::RequestVote(_) => Some(Moment::Vote),
+            Message::VoteResponse(answer) => answer.granted.then_some(Moment::Vote),
+            Message::AppendResponse(_) => Some(Moment::Acknowledgement),
             _ => None,
         }
     }

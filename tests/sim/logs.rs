@@ -64,6 +64,14 @@ impl Logs {
             }
         }
         self.append(node, &write.entries);
+        // What is superseded may be gone as soon as the disk is told.
+        let held = &self.held[&node];
+        let first = write.entries.first().map_or(u64::MAX, |entry| entry.id.index.0);
+        if let Some(vouched) = self.vouched.get_mut(&node)
+            && vouched.index.0 >= first
+        {
+            *vouched = held.range(..first).next_back().map_or(EntryId::ZERO, |(_, &id)| id);
+        }
     }
 
     /// A node has started with what was on its disk.

@@ -22,6 +22,7 @@
 mod checkers;
 mod clients;
 mod clock;
+mod damage;
 mod faults;
 mod judge;
 mod logs;
@@ -50,7 +51,7 @@ const PATIENCE_US: u64 = 30 * SECOND;
 const ENOUGH: u64 = 1000;
 
 /// Everything that can.
-const KINDS: [&str; 44] = [
+const KINDS: [&str; 46] = [
     "bounces",
     "bridges",
     "commits ahead of own disk",
@@ -66,6 +67,7 @@ const KINDS: [&str; 44] = [
     "elections",
     "full disks",
     "isolations",
+    "leaders that end as they begin",
     "lease reads",
     "membership changes",
     "messages damaged",
@@ -82,6 +84,7 @@ const KINDS: [&str; 44] = [
     "rebuilds",
     "refused requests",
     "refused starts",
+    "relays",
     "removals",
     "retries answered",
     "slow disks",

@@ -37,6 +37,8 @@ pub struct Machine {
     pub network_factor: u64,
     /// Something on its disk was changed behind everyone's back.
     pub damaged: bool,
+    /// What its processes up to this one had sent and had not arrived is lost.
+    pub silenced: u64,
 }
 
 impl Machine {
@@ -55,6 +57,7 @@ impl Machine {
             stalled_until: 0,
             network_factor: 1,
             damaged: false,
+            silenced: 0,
         }
     }
 
@@ -90,12 +93,17 @@ impl<W, J> Thread<W, J> {
 pub type JournalThread = Thread<JournalWorker<FaultyDisk>, Job>;
 pub type SnapshotThread = Thread<SnapshotWorker<FaultyDisk>, SnapshotJob>;
 
-/// What somebody may count on.
+/// Something after which it is interesting to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speech {
+pub enum Moment {
+    /// Others may count on what it has said.
     Vote,
     Acknowledgement,
     Reply,
+    /// It has been elected, and nobody has heard of it yet.
+    Office,
+    /// It is the first to know that something is committed.
+    Commit,
 }
 
 /// A running node.
@@ -117,8 +125,8 @@ pub struct Process {
     pub heard: BTreeMap<NodeId, String>,
     pub found: BTreeMap<NodeId, String>,
     pub pinned: Option<Index>,
-    /// It ends as soon as it has said something of this kind.
-    pub doomed: Option<Speech>,
+    /// It ends at the next such moment.
+    pub doomed: Option<Moment>,
     /// So many operations of its disk may have been heard of.
     pub heard_operations: usize,
 }
@@ -172,6 +180,7 @@ pub fn boot(
     let config = replica::Config {
         cluster: identity.cluster,
         snapshot_log_bytes: plan.snapshot_log_bytes,
+        snapshot_piece_keys: plan.snapshot_piece_keys,
         ..replica::Config::new(machine.name.clone(), 1 << 30)
     };
     let driver = Driver::new(Replica::new(config, raft, fsm, newest));

@@ -24,6 +24,8 @@ pub enum Fault {
     CrashAfterSpeaking,
     /// There is an election, and who votes ends.
     DeadlyElection,
+    /// One leader after the other ends, as it begins.
+    Relay,
     /// The leader is cut off from some, and another bounces.
     Bounce,
     /// The leader's disk hangs while it is cut off.
@@ -66,10 +68,11 @@ pub enum Fault {
     EmptyDisk,
 }
 
-const FAULTS: [Fault; 23] = [
+const FAULTS: [Fault; 24] = [
     Fault::Crash,
     Fault::CrashAfterSpeaking,
     Fault::DeadlyElection,
+    Fault::Relay,
     Fault::Bounce,
     Fault::HungLeader,
     Fault::CrashAll,
@@ -104,6 +107,9 @@ pub struct Plan {
     pub wall_off_ms: i64,
     pub heartbeat_ms: u64,
     pub snapshot_log_bytes: u64,
+    pub snapshot_piece_keys: usize,
+    /// Values are made longer by so much.
+    pub padding_bytes: usize,
     pub segment_bytes: u64,
     pub chunk_bytes: usize,
     pub log_tail_bytes: usize,
@@ -171,6 +177,8 @@ impl Plan {
             wall_off_ms: if chance.random_bool(0.5) { 50 } else { 20_000 },
             heartbeat_ms: chance.random_range(50..=120),
             snapshot_log_bytes: if small { chance.random_range(2_000..20_000) } else { 200_000 },
+            snapshot_piece_keys: chance.random_range(1..4),
+            padding_bytes: if chance.random_bool(0.3) { chance.random_range(0..600) } else { 0 },
             segment_bytes: 1 << chance.random_range(15..=16),
             chunk_bytes: chance.random_range(100..2_000),
             log_tail_bytes: if small { chance.random_range(0..2_000) } else { 100_000 },

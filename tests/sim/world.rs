@@ -9,7 +9,7 @@ use std::iter;
 
 use bytes::BytesMut;
 use raftcache::protocol::peer::{Ends, LinkClass, decode_frame, encode_frame};
-use raftcache::raft::{ClusterId, NodeId};
+use raftcache::raft::{ClusterId, Index, NodeId};
 use raftcache::replica::{Effects, Input, PeerMessage, Probe, Ticket};
 use raftcache::request::{Reply, Request};
 use raftcache::storage::Job;
@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use super::clients::Client;
 use super::clock::Clock;
 use super::judge::Judge;
-use super::node::{Machine, Process, Speech, boot};
+use super::node::{Machine, Moment, Process, boot};
 use super::operator::Operator;
 use super::plan::{MS, Plan, SECOND};
 use super::trace::Trace;
@@ -170,9 +170,16 @@ pub struct World {
     losing: BTreeSet<(usize, NodeId)>,
 }
 
-fn speeches_in(effects: &Effects) -> Vec<Speech> {
+/// What happens with these effects, to a node that led before and knew this commit.
+fn moments_in(effects: &Effects, before: (bool, Index), process: &Process) -> Vec<Moment> {
     let promises = effects.messages.iter().filter_map(|(_, message)| Judge::promise_in(message));
-    promises.chain(effects.replies.first().map(|_| Speech::Reply)).collect()
+    let mut moments: Vec<Moment> = promises.collect();
+    moments.extend(effects.replies.first().map(|_| Moment::Reply));
+    if process.leads() {
+        moments.extend((!before.0).then_some(Moment::Office));
+        moments.extend((process.raft().commit() > before.1).then_some(Moment::Commit));
+    }
+    moments
 }
 
 impl World {
@@ -204,7 +211,7 @@ impl World {
             world.machines[number].founder = number == 0;
         }
         for number in 0..world.plan.clients {
-            let client = Client::new(&mut world.chance);
+            let client = Client::new(&mut world.chance, world.plan.padding_bytes);
             world.clients.push(client);
             world.client_later(number, SECOND + number as u64);
         }
@@ -374,6 +381,9 @@ impl World {
             )
         });
         machine.disk = machine.disk.image(at, crash);
+        if self.chance.random_bool(0.5) {
+            machine.silenced = process.epoch;
+        }
         self.trace.tell(self.now, || {
             let names = raftcache::wal::Disk::list(&machine.disk);
             format!("{} finds {names:?}", machine.name)
@@ -457,17 +467,21 @@ impl World {
             None
         }));
         let read_clock = || stopped.filter(|_| !is_drained.get()).unwrap_or(shows);
-        let effects = process.driver.turn(arrived, read_clock);
+        let before = (process.leads(), process.raft().commit());
+        let mut effects = process.driver.turn(arrived, read_clock);
+        let moments = moments_in(&effects, before, process);
+        let ends_at = process.doomed.filter(|moment| moments.contains(moment));
+        if ends_at == Some(Moment::Office) {
+            effects.messages.clear();
+        }
         let wake_at = effects.wake_at.map(|at| machine.clock.moment_us(at).max(now + 1));
-        let speeches = speeches_in(&effects);
         self.dispatch(number, epoch, effects);
         if let Some(at) = wake_at {
             self.wake(number, at);
         }
         self.judge.look(number, &self.machines[number], now, &mut self.trace);
-        let doomed = self.process(number, epoch).and_then(|process| process.doomed);
-        if doomed.is_some_and(|speech| speeches.contains(&speech)) {
-            self.crash_after_speaking(number);
+        if let Some(moment) = ends_at {
+            self.crash_at(number, moment);
         }
     }
 
@@ -674,6 +688,9 @@ impl World {
 
     fn arrive(&mut self, frame: Frame) {
         let Frame { from, epoch, sender, address, cluster, to, addressee, bytes } = frame;
+        if epoch <= self.machines[from].silenced {
+            return;
+        }
         let disk = self.machines[to].disk.clone();
         let Some(process) = &mut self.machines[to].process else {
             return self.lose(from, epoch, addressee);

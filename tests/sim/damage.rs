@@ -1,0 +1,144 @@
+//! Damage at rest: a disk does not hold what was written and synced. Who starts on
+//! it has to notice, and what it has lost is held by others.
+
+use raftcache::wal::faulty::{Crash, FaultyDisk};
+use raftcache::wal::{Disk, SECTOR_BYTES};
+use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::plan::{MS, SECOND};
+use super::world::{Event, World};
+
+/// Where the batches of a segment begin, behind its header and two marks.
+const DATA_START: usize = 3 * SECTOR_BYTES;
+
+/// What a mark begins with, and where it says how far it vouches.
+const MARK: &[u8] = b"RMRK";
+const MARK_END: usize = 24;
+
+/// A record: its length, its kind, and where its payload begins.
+const RECORD_KIND: usize = 12;
+const RECORD_HEADER: usize = 40;
+const ENTRY: u8 = 1;
+const SEAL: u8 = 4;
+
+fn number(bytes: &[u8], at: usize, size: usize) -> usize {
+    let bytes = bytes.get(at..at + size).unwrap_or_default();
+    bytes.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte))
+}
+
+/// Up to here a segment is known to have been synced. What is behind may be a torn
+/// write as well, and nobody can tell.
+fn vouched(segment: &[u8]) -> usize {
+    let marks = [SECTOR_BYTES, 2 * SECTOR_BYTES];
+    let is_mark = |&at: &usize| segment[at..].starts_with(&[MARK[3], MARK[2], MARK[1], MARK[0]]);
+    let ends = marks.into_iter().filter(is_mark).map(|at| number(segment, at + MARK_END, 8));
+    ends.max().unwrap_or(0)
+}
+
+/// The last batch with two entries of one length: where an earlier one is and the
+/// last, and their length.
+fn twins(segment: &[u8], end: usize) -> Option<(usize, usize, usize)> {
+    let (mut at, mut entries, mut found) = (DATA_START, Vec::new(), None);
+    while at + RECORD_HEADER <= end {
+        let next = at + RECORD_HEADER + number(segment, at, 4);
+        match segment[at + RECORD_KIND] {
+            SEAL => {
+                let last: Option<(usize, usize)> = entries.pop();
+                let twin = last.and_then(|last| entries.iter().find(|other| other.1 == last.1));
+                found = twin.zip(last).map(|(twin, last)| (twin.0, last.0, last.1));
+                entries.clear();
+                at = next.next_multiple_of(SECTOR_BYTES);
+            }
+            kind => {
+                if kind == ENTRY {
+                    entries.push((at, next - at));
+                }
+                at = next;
+            }
+        }
+    }
+    found
+}
+
+/// Copies a range over another place.
+fn copy(disk: &FaultyDisk, name: &str, from: usize, to: usize, length: usize) {
+    let damaged = disk.damage(name, |bytes| {
+        let length = length.min(bytes.len() - to).min(bytes.len() - from);
+        bytes.copy_within(from..from + length, to);
+    });
+    damaged.expect("the file is there");
+}
+
+/// Changes something in a file, if there is something; says what.
+fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Option<String> {
+    let content = disk.content(name).expect("it was listed");
+    let is_segment = name.starts_with("journal");
+    let end = if is_segment { vouched(&content) } else { content.len() };
+    let data = if is_segment && chance.random_bool(0.8) { DATA_START } else { 0 };
+    // Where something is, not where nothing would be missed.
+    let written: Vec<usize> = (data..end).filter(|&at| content[at] != 0).collect();
+    if written.is_empty() {
+        return None;
+    }
+    let at = written[chance.random_range(0..written.len())];
+    let until = (at + chance.random_range(1..600)).min(end);
+    let kind = chance.random_range(0..6);
+    let done = match kind {
+        0 => disk.flip_bit(name, at as u64, chance.random_range(0..8)),
+        1 => disk.zero(name, at as u64..until as u64),
+        // All the rest, but for what says that there was something.
+        2 => disk.zero(name, at.max(DATA_START).min(end) as u64..content.len() as u64),
+        3 => disk.remove(name),
+        // What was meant for one place is in another.
+        4 => {
+            copy(disk, name, chance.random_range(0..end), at, 512);
+            Ok(())
+        }
+        _ => match twins(&content, end) {
+            Some((from, to, length)) if is_segment => {
+                copy(disk, name, from, to, length);
+                Ok(())
+            }
+            _ => return None,
+        },
+    };
+    done.expect("the file is there");
+    Some(format!("{name}: damage of kind {kind} at {at}, vouched for up to {end}"))
+}
+
+impl World {
+    /// A file of a node is not what was written, or the whole journal is gone.
+    pub fn damage_at_rest(&mut self, victim: usize) {
+        if !self.can_lose(victim) {
+            return;
+        }
+        let seed = self.chance.random();
+        self.crash(victim, [Crash::Kept, Crash::Killed, Crash::Torn(seed)][(seed % 3) as usize]);
+        let back = self.within((10 * MS, SECOND));
+        self.after(back, Event::Start { machine: victim });
+        let disk = self.machines[victim].disk.clone();
+        let names = disk.list().expect("a disk in memory can be listed");
+        let mostly = if self.chance.random_bool(0.8) { "journal-0" } else { "" };
+        let is_meant = |name: &String| !name.ends_with(".tmp") && name.starts_with(mostly);
+        let names: Vec<String> = names.into_iter().filter(is_meant).collect();
+        if mostly.len() > 1 && !names.is_empty() && self.chance.random_bool(0.1) {
+            for name in &names {
+                disk.remove(name).expect("it was listed");
+            }
+            disk.sync_dir().expect("a disk that does not fail");
+            self.damaged(victim);
+        } else if !names.is_empty() {
+            let name = &names[self.chance.random_range(0..names.len())];
+            if let Some(what) = damage(&disk, name, &mut self.chance) {
+                self.trace.tell(self.now, || what);
+                self.damaged(victim);
+            }
+        }
+    }
+
+    fn damaged(&mut self, victim: usize) {
+        self.machines[victim].damaged = true;
+        self.trace.count("disks damaged");
+    }
+}
