@@ -111,6 +111,9 @@ impl World {
                 self.machines[victim].clock.stick(self.now);
             }
             Fault::Pause => self.pause(victim),
+            Fault::Echo => self.echo(),
+            Fault::Twins => self.twins(),
+            Fault::Schism => self.schism(),
             Fault::Transfer => {
                 self.trace.count("transfers asked for");
                 let ticket = Ticket { connection: u64::MAX - 2000, number: self.tick() };
@@ -232,7 +235,7 @@ impl World {
         }
     }
 
-    fn part(&mut self, apart: impl Fn(usize, usize) -> bool) {
+    pub fn part(&mut self, apart: impl Fn(usize, usize) -> bool) {
         let count = self.machines.len();
         for a in 0..count {
             for b in (0..count).filter(|&b| b != a) {
@@ -254,6 +257,11 @@ impl World {
             // Whoever is connected asks late: others may have gone on by then.
             let (early, late) = ((until - now) / 2, until - now);
             self.hold(victim, (early, late));
+            // Nobody may tell it what it has missed.
+            if self.chance.random_bool(0.5) {
+                self.part(|a, b| (a == victim) != (b == victim));
+                self.heals_from = until + 300 * MS;
+            }
         }
     }
 
@@ -286,7 +294,7 @@ impl World {
         // What is on its way on a slow link is overtaken, as on a new connection.
         self.links.clear();
         for machine in &mut self.machines {
-            (machine.disk_factor, machine.network_factor) = (1, 1);
+            (machine.disk_factor, machine.network_factor, machine.late) = (1, 1, None);
             machine.disk.set_capacity(None);
             machine.disk.fail_sync_after(u64::MAX);
         }

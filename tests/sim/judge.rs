@@ -118,6 +118,12 @@ impl Judge {
         }
     }
 
+    /// Whether this asks another node to lead.
+    pub fn hands_over(message: &PeerMessage) -> bool {
+        let PeerMessage::Raft { envelope, .. } = message else { return false };
+        matches!(envelope.message, Message::TimeoutNow)
+    }
+
     pub fn said(&mut self, message: &PeerMessage) {
         let PeerMessage::Raft { envelope, .. } = message else { return };
         let vote = match &envelope.message {

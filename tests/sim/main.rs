@@ -31,6 +31,7 @@ mod mutants;
 mod node;
 mod operator;
 mod plan;
+mod schemes;
 mod trace;
 mod world;
 
@@ -51,7 +52,7 @@ const PATIENCE_US: u64 = 30 * SECOND;
 const ENOUGH: u64 = 1000;
 
 /// Everything that can.
-const KINDS: [&str; 46] = [
+const KINDS: [&str; 51] = [
     "bounces",
     "bridges",
     "commits ahead of own disk",
@@ -64,9 +65,12 @@ const KINDS: [&str; 46] = [
     "deadly elections",
     "disks damaged",
     "disks lost",
+    "echoes",
     "elections",
     "full disks",
+    "handovers unheard of",
     "isolations",
+    "leaders left with learners",
     "leaders that end as they begin",
     "lease reads",
     "membership changes",
@@ -87,6 +91,8 @@ const KINDS: [&str; 46] = [
     "relays",
     "removals",
     "retries answered",
+    "schisms",
+    "schisms that went on",
     "slow disks",
     "slow peers",
     "snapshots received",
@@ -126,7 +132,9 @@ impl World {
                 && there.has_room()
                 && process.paused.is_none()
         };
-        raft.applied().index == raft.commit() && self.machines.iter().all(is_well)
+        self.operator.is_at_rest()
+            && raft.applied().index == raft.commit()
+            && self.machines.iter().all(is_well)
     }
 
     /// What clients were told must be what one cache would have said.

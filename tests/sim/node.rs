@@ -35,6 +35,8 @@ pub struct Machine {
     pub stalled_until: u64,
     /// Its messages take longer by this factor.
     pub network_factor: u64,
+    /// Since when, and up to how much later than planned, it hears what it is told.
+    pub late: Option<(u64, u64)>,
     /// Something on its disk was changed behind everyone's back.
     pub damaged: bool,
     /// What its processes up to this one had sent and had not arrived is lost.
@@ -56,6 +58,7 @@ impl Machine {
             disk_factor: 1,
             stalled_until: 0,
             network_factor: 1,
+            late: None,
             damaged: false,
             silenced: 0,
         }

@@ -19,6 +19,13 @@ pub struct Operator {
     leaving: Option<(usize, NodeId)>,
 }
 
+impl Operator {
+    /// Nothing is under way.
+    pub fn is_at_rest(&self) -> bool {
+        self.leaving.is_none()
+    }
+}
+
 impl World {
     /// The node that leads in the highest term.
     pub fn leader(&self) -> Option<usize> {
@@ -66,40 +73,45 @@ impl World {
         let Some(leading) = &self.machines[leader].process else { return };
         let voters = leading.raft().membership().voters().count();
         let size = leading.raft().membership().iter().count();
-        if size != voters || self.operator.leaving.is_some() {
+        if size != voters || !self.operator.is_at_rest() {
             return;
         }
         let somebody = self.chance.random_range(0..self.machines.len());
         let victim = if self.chance.random_bool(0.4) { leader } else { somebody };
         match self.chance.random_range(0..3) {
-            0 if voters < VOTERS.1 => {
-                let retired = self.machines.iter().position(|machine| machine.retired);
-                match retired {
-                    // What was removed comes back as somebody else.
-                    Some(number) if self.machines[number].process.is_none() => {
-                        self.machines[number].retired = false;
-                        self.machines[number].disk = Default::default();
-                        self.machines[number].founder = false;
-                        self.after(MS, Event::Start { machine: number });
-                    }
-                    _ => {
-                        self.add_machine();
-                    }
-                }
-                self.trace.count("nodes added");
-            }
-            1 if voters > VOTERS.0 => {
-                if let Some(process) = &self.machines[victim].process {
-                    self.operator.leaving = Some((victim, process.node()));
-                    self.after(MS, Event::Operate);
-                }
-            }
+            0 if voters < VOTERS.1 => self.add_node(),
+            1 if voters > VOTERS.0 => self.remove(victim),
             2 if self.can_lose(victim) => {
                 self.crash(victim, Crash::Lost);
                 self.rebuild(victim);
                 self.after(200 * MS, Event::Start { machine: victim });
             }
             _ => {}
+        }
+    }
+
+    /// One more; what was removed comes back as somebody else.
+    pub fn add_node(&mut self) {
+        let retired = self.machines.iter().position(|m| m.retired && m.process.is_none());
+        match retired {
+            Some(number) => {
+                self.machines[number].retired = false;
+                self.machines[number].disk = Default::default();
+                self.machines[number].founder = false;
+                self.after(MS, Event::Start { machine: number });
+            }
+            None => {
+                self.add_machine();
+            }
+        }
+        self.trace.count("nodes added");
+    }
+
+    /// A node is to leave.
+    pub fn remove(&mut self, victim: usize) {
+        if let Some(process) = &self.machines[victim].process {
+            self.operator.leaving = Some((victim, process.node()));
+            self.after(MS, Event::Operate);
         }
     }
 

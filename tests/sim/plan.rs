@@ -58,6 +58,12 @@ pub enum Fault {
     WallStuck,
     /// A process stands still.
     Pause,
+    /// The leader hears late what it is told, and is heard no more.
+    Echo,
+    /// Two nodes are added at once, and the leader is left with them.
+    Twins,
+    /// Two leaders change the members, each without the other.
+    Schism,
     /// Leadership is handed over.
     Transfer,
     /// A node is added, removed or replaced.
@@ -68,7 +74,7 @@ pub enum Fault {
     EmptyDisk,
 }
 
-const FAULTS: [Fault; 24] = [
+const FAULTS: [Fault; 27] = [
     Fault::Crash,
     Fault::CrashAfterSpeaking,
     Fault::DeadlyElection,
@@ -89,6 +95,9 @@ const FAULTS: [Fault; 24] = [
     Fault::WallJump,
     Fault::WallStuck,
     Fault::Pause,
+    Fault::Echo,
+    Fault::Twins,
+    Fault::Schism,
     Fault::Transfer,
     Fault::Membership,
     Fault::Readdress,

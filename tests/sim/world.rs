@@ -24,6 +24,7 @@ use super::judge::Judge;
 use super::node::{Machine, Moment, Process, boot};
 use super::operator::Operator;
 use super::plan::{MS, Plan, SECOND};
+use super::schemes::Schemes;
 use super::trace::Trace;
 
 /// Later than any run lasts.
@@ -99,6 +100,11 @@ pub enum Event {
         leader: usize,
         deaf: usize,
     },
+    /// Nobody hears it any more.
+    Mute {
+        machine: usize,
+        late: u64,
+    },
     /// Whoever was cut off is heard again.
     Reunite,
     Fault,
@@ -156,6 +162,7 @@ pub struct World {
     pub clients: Vec<Client>,
     pub judge: Judge,
     pub operator: Operator,
+    pub schemes: Schemes,
     /// From whom to whom nothing gets through.
     pub blocked: BTreeSet<(usize, usize)>,
     /// Nothing heals by itself before.
@@ -196,6 +203,7 @@ impl World {
             clients: Vec::new(),
             judge: Judge::default(),
             operator: Operator::default(),
+            schemes: Schemes::default(),
             blocked: BTreeSet::new(),
             heals_from: 0,
             faulty: false,
@@ -295,6 +303,7 @@ impl World {
             Event::Patience { client, ticket } => self.client_loses_patience(client, ticket),
             Event::Broken { client, ticket } => self.client_broken(client, ticket),
             Event::Bounce { leader, deaf } => self.bounce_others(leader, deaf),
+            Event::Mute { machine, late } => self.mute(machine, late),
             Event::Reunite => self.blocked.clear(),
             Event::Fault => self.fault(),
             Event::Heal => self.heal_some(),
@@ -480,6 +489,7 @@ impl World {
             self.wake(number, at);
         }
         self.judge.look(number, &self.machines[number], now, &mut self.trace);
+        self.scheme(number);
         if let Some(moment) = ends_at {
             self.crash_at(number, moment);
         }
@@ -517,9 +527,14 @@ impl World {
         }
         self.begin_journal_work(number, epoch);
         self.begin_snapshot_work(number, epoch);
+        let mut hands_over = false;
         for (to, message) in effects.messages {
             self.judge.said(&message);
             self.send(number, epoch, to, &message);
+            hands_over |= Judge::hands_over(&message);
+        }
+        if hands_over {
+            self.abandon(number);
         }
         for probe in effects.probes {
             let delay = self.within((MS, 20 * MS));
@@ -653,8 +668,11 @@ impl World {
             bytes[at] ^= 1 << self.chance.random_range(0..8);
         }
         let copies = 1 + u32::from(self.chances(self.plan.double_ppm));
-        for _ in 0..copies {
-            let delay = self.delay(from, target, LinkClass::of(message));
+        for copy in 0..copies {
+            let mut delay = self.delay(from, target, LinkClass::of(message));
+            if copy > 0 && self.chance.random_bool(0.3) {
+                delay += self.within((0, SECOND));
+            }
             let frame = Frame {
                 from,
                 epoch,
@@ -671,7 +689,9 @@ impl World {
 
     fn delay(&mut self, from: usize, to: usize, class: LinkClass) -> u64 {
         let factor = self.machines[from].network_factor.max(self.machines[to].network_factor);
-        let arrives = self.now + self.within(self.plan.delay_us) * factor;
+        let late =
+            self.machines[to].late.map_or(0, |(since, late)| late.min((self.now - since) / 2));
+        let arrives = self.now + self.within(self.plan.delay_us) * factor + late;
         let last = self.links.entry((from, to, class)).or_default();
         let arrives = if self.plan.reorder { arrives } else { arrives.max(*last) };
         *last = arrives;

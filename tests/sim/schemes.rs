@@ -1,0 +1,156 @@
+//! Misfortunes in several steps, where the next one waits for what is seen. Chance
+//! alone would take years to find them.
+
+use raftcache::raft::NodeId;
+use rand::RngExt;
+
+use super::plan::{Fault, MS, SECOND};
+use super::world::{Event, World};
+
+/// What is under way.
+#[derive(Default)]
+pub struct Schemes {
+    /// Where a change of members is waited for, or under way.
+    schism: Schism,
+    /// No newcomers are taken as hostages before.
+    twins_from: u64,
+}
+
+/// Two leaders, one after the other, change the members, and neither knows of the
+/// other's change.
+#[derive(Default)]
+enum Schism {
+    #[default]
+    None,
+    /// The next leader that changes something will be cut off.
+    Wanted,
+    /// This one was, with another machine; the next one is to remove it.
+    Apart { old: usize, with: usize, term: u64 },
+}
+
+impl World {
+    /// What is said to the leader takes longer and longer, and then nobody hears it
+    /// any more: it goes on with answers to what it said long ago.
+    pub fn echo(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        self.trace.count("echoes");
+        let promise = self.plan.heartbeat_ms * 6 * MS;
+        let late = self.within((promise / 3, 3 * promise));
+        self.blocked.clear();
+        self.machines[leader].late = Some((self.now, late));
+        let mute = 2 * late + self.within((0, promise));
+        self.heals_from = self.now + mute + late + promise;
+        self.after(mute, Event::Mute { machine: leader, late });
+    }
+
+    pub fn mute(&mut self, machine: usize, late: u64) {
+        if self.faulty {
+            self.part(|a, _| a == machine);
+            let promise = self.plan.heartbeat_ms * 6 * MS;
+            self.stir(2 * promise);
+            self.hold(machine, (promise, promise + late));
+        }
+    }
+
+    /// The leader has asked another node to stand, and hears nothing of it.
+    pub fn abandon(&mut self, leader: usize) {
+        if self.faulty
+            && self.plan.faults.contains(&Fault::Transfer)
+            && self.chance.random_bool(0.5)
+        {
+            self.trace.count("handovers unheard of");
+            let beat = self.plan.heartbeat_ms * MS;
+            self.part(|a, b| (a == leader) != (b == leader));
+            self.heals_from = self.now + 8 * beat;
+            self.stir(4 * beat);
+            self.hold(leader, (MS, 6 * beat));
+        }
+    }
+
+    /// Two newcomers at once, who are not to count yet.
+    pub fn twins(&mut self) {
+        let voters = self.leader().and_then(|leader| {
+            let raft = self.machines[leader].process.as_ref()?.raft();
+            Some(raft.membership().voters().count())
+        });
+        if voters == Some(3) && self.operator.is_at_rest() {
+            self.add_node();
+            self.add_node();
+        }
+    }
+
+    /// Members are about to change.
+    pub fn schism(&mut self) {
+        self.schemes.schism = Schism::Wanted;
+        self.change_members();
+    }
+
+    /// A leader has taken a turn.
+    pub fn scheme(&mut self, number: usize) {
+        let Some(process) = self.machines[number].process.as_ref().filter(|p| p.leads()) else {
+            return;
+        };
+        if !self.faulty {
+            return;
+        }
+        let raft = process.raft();
+        let (term, is_changing) = (raft.term().0, raft.is_changing());
+        let voters = raft.membership().voters().count();
+        let learners = raft.membership().iter().filter(|(_, member)| !member.voter);
+        let learners: Vec<NodeId> = learners.map(|(node, _)| node).collect();
+        if learners.len() > 1 && self.now >= self.schemes.twins_from {
+            self.trace.count("leaders left with learners");
+            self.schemes.twins_from = self.now + 5 * SECOND;
+            self.cut_off_with(number, &learners);
+        }
+        match self.schemes.schism {
+            Schism::Wanted if is_changing && voters > 3 && self.operator.is_at_rest() => {
+                self.tear(number, term);
+            }
+            Schism::Apart { old, with, term: before } if term > before && is_changing => {
+                self.mislead(old, with, number);
+            }
+            _ => {}
+        }
+    }
+
+    fn cut_off_with(&mut self, leader: usize, others: &[NodeId]) {
+        let is_here = |world: &Self, machine: usize| {
+            let node = world.machines[machine].process.as_ref().map(|process| process.node());
+            machine == leader || node.is_some_and(|node| others.contains(&node))
+        };
+        let here: Vec<bool> = (0..self.machines.len()).map(|m| is_here(self, m)).collect();
+        self.part(|a, b| here[a] != here[b]);
+        self.heals_from = self.now + self.plan.heartbeat_ms * 30 * MS;
+        self.stir(2 * SECOND);
+    }
+
+    /// A leader that has begun to change something keeps one other machine, and the
+    /// operator tells the rest to remove it.
+    fn tear(&mut self, old: usize, term: u64) {
+        let with = self.chance.random_range(0..self.machines.len());
+        // Who is new knows of the change.
+        let with = if self.chance.random_bool(0.7) { self.machines.len() - 1 } else { with };
+        self.trace.count("schisms");
+        self.part(|a, b| (a == old || a == with) != (b == old || b == with));
+        self.heals_from = self.now + self.plan.heartbeat_ms * 80 * MS;
+        self.schemes.schism = Schism::Apart { old, with, term };
+        self.remove(old);
+        self.stir(4 * SECOND);
+    }
+
+    /// Another leader has begun to remove it: one who elected that one hears it no
+    /// more, and the first leader again.
+    fn mislead(&mut self, old: usize, with: usize, new: usize) {
+        self.schemes.schism = Schism::None;
+        let others = 0..self.machines.len();
+        let others: Vec<usize> = others.filter(|n| ![old, with, new].contains(n)).collect();
+        if !others.is_empty() {
+            self.trace.count("schisms that went on");
+            let third = others[self.chance.random_range(0..others.len())];
+            self.blocked.clear();
+            let is_here = |n: usize| n == old || n == with || n == third;
+            self.part(|a, b| is_here(a) != is_here(b));
+        }
+    }
+}
