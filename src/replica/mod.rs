@@ -83,6 +83,8 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     /// How many keys one turn visits for a snapshot.
     pub snapshot_piece_keys: usize,
+    /// How many such pieces may be on their way to the file.
+    pub snapshot_pieces_under_way: usize,
     /// How many requests may wait.
     pub waiting_requests: usize,
     /// How many bytes of writes may be in the log and not yet applied.
@@ -100,6 +102,7 @@ impl Config {
             request_timeout: Duration::from_secs(3),
             snapshot_log_bytes: 64 << 20,
             snapshot_piece_keys: 1024,
+            snapshot_pieces_under_way: 8,
             waiting_requests: 200_000,
             waiting_bytes: 64 << 20,
             memory_limit_bytes,

@@ -32,9 +32,6 @@ use crate::fsm::{Fsm, Visit};
 use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, Index, Membership, NodeId, SnapshotMeta, Term, Time};
 
-/// How many pieces may be on their way to the file.
-const PIECES_UNDER_WAY: usize = 8;
-
 /// How long to rest after a snapshot that came to nothing.
 const REST: Duration = Duration::from_secs(5);
 
@@ -178,14 +175,15 @@ impl Replica {
             }
             return false;
         }
-        if taking.pieces_under_way >= PIECES_UNDER_WAY {
+        let most_under_way = self.config.snapshot_pieces_under_way;
+        if taking.pieces_under_way >= most_under_way {
             return false;
         }
         match self.fsm.snapshot_piece(self.config.snapshot_piece_keys) {
             Visit::Piece(piece) => {
                 taking.pieces_under_way += 1;
                 self.snapshots.jobs.push(SnapshotJob::Piece(piece));
-                taking.pieces_under_way < PIECES_UNDER_WAY
+                taking.pieces_under_way < most_under_way
             }
             Visit::Complete => {
                 taking.walked = true;

@@ -31,7 +31,7 @@ fn number(bytes: &[u8], at: usize, size: usize) -> usize {
 /// write as well, and nobody can tell.
 fn vouched(segment: &[u8]) -> usize {
     let marks = [SECTOR_BYTES, 2 * SECTOR_BYTES];
-    let is_mark = |&at: &usize| segment[at..].starts_with(&[MARK[3], MARK[2], MARK[1], MARK[0]]);
+    let is_mark = |&at: &usize| segment.get(at..).unwrap_or_default().starts_with(MARK);
     let ends = marks.into_iter().filter(is_mark).map(|at| number(segment, at + MARK_END, 8));
     ends.max().unwrap_or(0)
 }
@@ -110,9 +110,6 @@ fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Opt
 impl World {
     /// A file of a node is not what was written, or the whole journal is gone.
     pub fn damage_at_rest(&mut self, victim: usize) {
-        if !self.can_lose(victim) {
-            return;
-        }
         let seed = self.chance.random();
         self.crash(victim, [Crash::Kept, Crash::Killed, Crash::Torn(seed)][(seed % 3) as usize]);
         let back = self.within((10 * MS, SECOND));

@@ -100,7 +100,7 @@ impl World {
                 let more = self.chance.random_range(0..self.plan.segment_bytes * 2);
                 machine.disk.set_capacity(Some(machine.disk.used_bytes() + more));
             }
-            Fault::Damage => self.damage_at_rest(victim),
+            Fault::Damage | Fault::EmptyDisk => self.lose_something(fault, victim, 30),
             Fault::WallJump => {
                 self.trace.count("wall clock jumps");
                 let hours = self.chance.random_range(-5 * 3_600_000..5 * 3_600_000);
@@ -123,7 +123,19 @@ impl World {
             }
             Fault::Membership => self.change_members(),
             Fault::Readdress => self.move_machine(victim),
-            Fault::EmptyDisk => self.lose_disk(victim),
+        }
+    }
+
+    /// As soon as nothing is lost with it that others do not hold.
+    pub fn lose_something(&mut self, fault: Fault, victim: usize, tries: u32) {
+        if self.can_lose(victim) {
+            match fault {
+                Fault::Damage => self.damage_at_rest(victim),
+                _ => self.lose_disk(victim),
+            }
+        } else if tries > 0 && self.faulty {
+            let tries = tries - 1;
+            self.after(50 * MS, Event::Lose { machine: victim, fault, tries });
         }
     }
 
@@ -150,7 +162,9 @@ impl World {
     /// It has said something, and nothing of what it had not synced is left.
     fn crash_after_speaking(&mut self, number: usize) {
         self.trace.count("crashes after speaking");
-        self.crash(number, Crash::Lost);
+        let torn = Crash::Torn(self.chance.random());
+        let crash = if self.chance.random_bool(0.6) { Crash::Lost } else { torn };
+        self.crash(number, crash);
         let back = self.soon();
         self.after(back, Event::Start { machine: number });
         // Who remembers may be away when it comes back.
@@ -267,9 +281,6 @@ impl World {
 
     /// A machine comes back with nothing, under its old name.
     fn lose_disk(&mut self, victim: usize) {
-        if !self.can_lose(victim) {
-            return;
-        }
         self.crash(victim, Crash::Lost);
         self.trace.count("disks lost");
         self.rebuild(victim);

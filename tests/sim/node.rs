@@ -184,6 +184,7 @@ pub fn boot(
         cluster: identity.cluster,
         snapshot_log_bytes: plan.snapshot_log_bytes,
         snapshot_piece_keys: plan.snapshot_piece_keys,
+        snapshot_pieces_under_way: plan.snapshot_pieces_under_way,
         ..replica::Config::new(machine.name.clone(), 1 << 30)
     };
     let driver = Driver::new(Replica::new(config, raft, fsm, newest));

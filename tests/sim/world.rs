@@ -23,7 +23,7 @@ use super::clock::Clock;
 use super::judge::Judge;
 use super::node::{Machine, Moment, Process, boot};
 use super::operator::Operator;
-use super::plan::{MS, Plan, SECOND};
+use super::plan::{Fault, MS, Plan, SECOND};
 use super::schemes::Schemes;
 use super::trace::Trace;
 
@@ -104,6 +104,12 @@ pub enum Event {
     Mute {
         machine: usize,
         late: u64,
+    },
+    /// A disk is to lose something, once it may.
+    Lose {
+        machine: usize,
+        fault: Fault,
+        tries: u32,
     },
     /// Whoever was cut off is heard again.
     Reunite,
@@ -304,6 +310,7 @@ impl World {
             Event::Broken { client, ticket } => self.client_broken(client, ticket),
             Event::Bounce { leader, deaf } => self.bounce_others(leader, deaf),
             Event::Mute { machine, late } => self.mute(machine, late),
+            Event::Lose { machine, fault, tries } => self.lose_something(fault, machine, tries),
             Event::Reunite => self.blocked.clear(),
             Event::Fault => self.fault(),
             Event::Heal => self.heal_some(),
