@@ -171,7 +171,13 @@ fn key(name: &'static str) -> Key {
     Key::new(name)
 }
 
-fn number(bytes: &Bytes) -> Value {
+/// The key with deadlines.
+pub fn mortal() -> Key {
+    key(MORTAL)
+}
+
+/// What a value says.
+pub fn number(bytes: &Bytes) -> Value {
     let text = std::str::from_utf8(bytes).expect("only numbers are written");
     text.trim_end().parse().expect("only numbers are written")
 }
@@ -342,6 +348,18 @@ impl World {
             87..94 => Act::GetMortal,
             _ => Act::GetStale(name),
         }
+    }
+
+    /// A node that has applied entries up to this one answers, or passes on what the
+    /// leader has answered.
+    pub fn client_is_told(&self, ticket: Ticket, reply: &Reply, applied: u64) {
+        let Some(client) = self.client_of(ticket) else { return };
+        let waiting = self.clients[client].waiting.as_ref().filter(|it| it.ticket == ticket);
+        let Some(Waiting { act: Act::GetMortal, .. }) = waiting else { return };
+        let Reply::Answers(answers) = reply else { return };
+        let told = found(&answers[0]).map(|item| number(&item.value));
+        let is_so = self.judge.logs.mortal.explains(applied, told);
+        assert!(is_so, "{MORTAL} = {told:?} is not what the log says from {applied} on");
     }
 
     /// It will never know what came of it, unless it may ask again.

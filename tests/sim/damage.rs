@@ -27,38 +27,46 @@ fn number(bytes: &[u8], at: usize, size: usize) -> usize {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte))
 }
 
-/// Up to here a segment is known to have been synced. What is behind may be a torn
-/// write as well, and nobody can tell.
-fn vouched(segment: &[u8]) -> usize {
+/// Up to where the marks of a segment vouch for it.
+fn marked(segment: &[u8]) -> usize {
     let marks = [SECTOR_BYTES, 2 * SECTOR_BYTES];
     let is_mark = |&at: &usize| segment.get(at..).unwrap_or_default().starts_with(MARK);
     let ends = marks.into_iter().filter(is_mark).map(|at| number(segment, at + MARK_END, 8));
     ends.max().unwrap_or(0)
 }
 
-/// The last batch with two entries of one length: where an earlier one is and the
-/// last, and their length.
-fn twins(segment: &[u8], end: usize) -> Option<(usize, usize, usize)> {
-    let (mut at, mut entries, mut found) = (DATA_START, Vec::new(), None);
-    while at + RECORD_HEADER <= end {
+/// A batch: where it begins, and where its entries are and how long.
+struct Batch {
+    at: usize,
+    entries: Vec<(usize, usize)>,
+}
+
+/// The batches that are there up to their seals.
+fn batches(segment: &[u8]) -> Vec<Batch> {
+    let (mut at, mut batches) = (DATA_START, Vec::new());
+    let mut batch = Batch { at, entries: Vec::new() };
+    while at + RECORD_HEADER <= segment.len() {
         let next = at + RECORD_HEADER + number(segment, at, 4);
         match segment[at + RECORD_KIND] {
             SEAL => {
-                let last: Option<(usize, usize)> = entries.pop();
-                let twin = last.and_then(|last| entries.iter().find(|other| other.1 == last.1));
-                found = twin.zip(last).map(|(twin, last)| (twin.0, last.0, last.1));
-                entries.clear();
                 at = next.next_multiple_of(SECTOR_BYTES);
+                batches.push(std::mem::replace(&mut batch, Batch { at, entries: Vec::new() }));
             }
+            0 => break,
             kind => {
-                if kind == ENTRY {
-                    entries.push((at, next - at));
-                }
+                batch.entries.extend((kind == ENTRY).then_some((at, next - at)));
                 at = next;
             }
         }
     }
-    found
+    batches
+}
+
+/// An entry of the last batch, the last one, and the length of both.
+fn twins(last: &Batch) -> Option<(usize, usize, usize)> {
+    let (&(at, length), others) = last.entries.split_last()?;
+    let twin = others.iter().find(|other| other.1 == length)?;
+    Some((twin.0, at, length))
 }
 
 /// Copies a range over another place.
@@ -71,10 +79,19 @@ fn copy(disk: &FaultyDisk, name: &str, from: usize, to: usize, length: usize) {
 }
 
 /// Changes something in a file, if there is something; says what.
+///
+/// What may have been a torn write is left alone: nobody could tell.
 fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Option<String> {
     let content = disk.content(name).expect("it was listed");
     let is_segment = name.starts_with("journal");
-    let end = if is_segment { vouched(&content) } else { content.len() };
+    let (marked, batches) = (marked(&content), batches(&content));
+    let last = batches.last().filter(|_| is_segment);
+    let end = match last {
+        // A batch is begun when the one before it is synced.
+        Some(last) => marked.max(last.at),
+        None if is_segment => marked,
+        None => content.len(),
+    };
     let data = if is_segment && chance.random_bool(0.8) { DATA_START } else { 0 };
     // Where something is, not where nothing would be missed.
     let written: Vec<usize> = (data..end).filter(|&at| content[at] != 0).collect();
@@ -88,23 +105,23 @@ fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Opt
         0 => disk.flip_bit(name, at as u64, chance.random_range(0..8)),
         1 => disk.zero(name, at as u64..until as u64),
         // All the rest, but for what says that there was something.
-        2 => disk.zero(name, at.max(DATA_START).min(end) as u64..content.len() as u64),
+        2 if at < marked => disk.zero(name, at.max(DATA_START) as u64..content.len() as u64),
         3 => disk.remove(name),
         // What was meant for one place is in another.
         4 => {
-            copy(disk, name, chance.random_range(0..end), at, 512);
+            copy(disk, name, chance.random_range(0..end), at, until - at);
             Ok(())
         }
-        _ => match twins(&content, end) {
-            Some((from, to, length)) if is_segment => {
+        _ => match last.filter(|last| last.at < marked).and_then(twins) {
+            Some((from, to, length)) => {
                 copy(disk, name, from, to, length);
                 Ok(())
             }
-            _ => return None,
+            None => return None,
         },
     };
     done.expect("the file is there");
-    Some(format!("{name}: damage of kind {kind} at {at}, vouched for up to {end}"))
+    Some(format!("{name}: damage of kind {kind} at {at}, where {end} is known to be synced"))
 }
 
 impl World {

@@ -39,7 +39,7 @@ pub struct Judge {
     pub not_counted: usize,
     /// Who leads, or led, in each term.
     leaders: BTreeMap<u64, NodeId>,
-    logs: Logs,
+    pub logs: Logs,
     /// The state that belongs to each index.
     states: BTreeMap<u64, u64>,
     seen: BTreeMap<usize, Seen>,
@@ -149,6 +149,11 @@ impl Judge {
         self.logs.written(node, write, log_time_ms);
     }
 
+    /// What its node had applied at its last turn.
+    pub fn applied(&self, number: usize) -> u64 {
+        self.seen.get(&number).map_or(0, |seen| seen.applied)
+    }
+
     /// After a turn of this machine's node.
     pub fn look(&mut self, number: usize, machine: &Machine, now: u64, trace: &mut Trace) {
         let Some(process) = &machine.process else { return };
@@ -175,7 +180,6 @@ impl Judge {
             trace.count("truncations");
         }
         self.commit = self.commit.max(now_seen.commit);
-        self.logs.turned(raft);
         if process.leads() {
             let leader = raft.id();
             let known = self.leaders.insert(now_seen.term, leader);

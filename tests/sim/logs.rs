@@ -4,8 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use raftcache::fsm::Proposal;
+use raftcache::fsm::{Action, Proposal};
 use raftcache::raft::{Entry, EntryId, NodeId, Payload, Raft, Recovered, Write};
+use raftcache::request::{Command, Expiry};
+
+use super::checkers::deadline::{self, Change};
+use super::clients::{mortal, number};
 
 /// One entry, as its first writer wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +17,7 @@ struct Known {
     hash: u32,
     /// The latest stamp up to here.
     log_time_ms: u64,
+    change: Option<Change>,
 }
 
 /// All logs.
@@ -25,14 +30,26 @@ pub struct Logs {
     vouched: BTreeMap<NodeId, EntryId>,
     /// For whom each node voted in each term.
     votes: BTreeMap<(NodeId, u64), NodeId>,
-    /// The log time of each index up to the highest that is committed.
-    times_ms: Vec<u64>,
+    /// The key with deadlines, as far as entries are committed.
+    pub mortal: deadline::Key,
 }
 
-fn stamp_ms(entry: &Entry) -> Option<u64> {
+fn proposal(entry: &Entry) -> Option<Proposal> {
     let Payload::Command(command) = &entry.payload else { return None };
-    let proposal = Proposal::decode(command.clone()).expect("what is in a log can be read");
-    Some(proposal.stamp_ms)
+    Some(Proposal::decode(command.clone()).expect("what is in a log can be read"))
+}
+
+/// What it does to the key with deadlines.
+fn change(proposal: &Proposal) -> Option<Change> {
+    let Action::Run { batch, session } = &proposal.action else { return None };
+    let to = match batch.commands.first()? {
+        Command::Set { key, value, expiry: Expiry::AfterMs(ms), .. } if *key == mortal() => {
+            Some((number(value), *ms))
+        }
+        Command::Delete(key) if *key == mortal() => None,
+        _ => return None,
+    };
+    Some(Change { to, session: session.map(|stamp| (stamp.session, stamp.sequence)) })
 }
 
 fn hash(entry: &Entry) -> u32 {
@@ -52,7 +69,7 @@ impl Logs {
     pub fn written(&mut self, node: NodeId, write: &Write, log_time_ms: u64) {
         for entry in write.entries.iter().filter(|entry| !self.known.contains_key(&entry.id)) {
             // Who writes it first is the leader, which made it.
-            let goes_on = stamp_ms(entry).is_none_or(|stamp_ms| stamp_ms >= log_time_ms);
+            let goes_on = proposal(entry).is_none_or(|it| it.stamp_ms >= log_time_ms);
             assert!(goes_on, "log time goes back at {:?} of {node}", entry.id);
         }
         let held = self.held.entry(node).or_default();
@@ -99,8 +116,10 @@ impl Logs {
         let before = held.last_key_value().and_then(|(_, id)| self.known.get(id));
         let mut latest_ms = before.map_or(0, |known| known.log_time_ms);
         for entry in entries {
-            latest_ms = latest_ms.max(stamp_ms(entry).unwrap_or(0));
-            let new = Known { hash: hash(entry), log_time_ms: latest_ms };
+            let proposal = proposal(entry);
+            latest_ms = latest_ms.max(proposal.as_ref().map_or(0, |it| it.stamp_ms));
+            let change = proposal.as_ref().and_then(change);
+            let new = Known { hash: hash(entry), log_time_ms: latest_ms, change };
             let known = *self.known.entry(entry.id).or_insert(new);
             assert_eq!(known.hash, new.hash, "{:?} is something else at {node}", entry.id);
             latest_ms = known.log_time_ms;
@@ -116,15 +135,11 @@ impl Logs {
             self.vouched.insert(node, durable);
         }
         // A leader is the first to know, and holds all of it.
-        for index in self.times_ms.len() as u64..=raft.commit().0 {
+        for index in self.mortal.next()..=raft.commit().0 {
             let id = self.held.get(&node).and_then(|held| held.get(&index));
             let known = id.and_then(|id| self.known.get(id));
-            self.times_ms.push(known.map_or(0, |known| known.log_time_ms));
+            let (time_ms, change) = known.map_or((0, None), |it| (it.log_time_ms, it.change));
+            self.mortal.committed(time_ms, change);
         }
-    }
-
-    /// The log time of a committed entry.
-    pub fn time_ms(&self, index: u64) -> u64 {
-        self.times_ms.get(index as usize).copied().unwrap_or(0)
     }
 }

@@ -519,7 +519,9 @@ impl World {
             let node = process.node();
             self.judge.writes(number, node, write);
         }
-        let Some(process) = self.process(number, epoch) else { return };
+        let applied = self.judge.applied(number);
+        let Some(process) = self.machines[number].process.as_mut() else { return };
+        self.judge.logs.turned(process.raft());
         let mut jobs: VecDeque<Job> = effects.write.map(Job::Write).into_iter().collect();
         jobs.extend(effects.fetch.into_iter().map(Job::Fetch));
         jobs.extend(effects.snapshot_taken.map(Job::SnapshotTaken));
@@ -548,6 +550,7 @@ impl World {
             self.after(delay, Event::Probed { machine: number, epoch, probe });
         }
         for (ticket, reply) in effects.replies {
+            self.client_is_told(ticket, &reply, applied);
             self.reply(ticket, reply);
         }
         if effects.removed {

@@ -5,6 +5,7 @@
 //! they serve simulated and real clusters alike. Each file stands alone.
 
 pub mod atomicity;
+pub mod deadline;
 pub mod exactly_once;
 pub mod linearizability;
 pub mod stale;
