@@ -87,6 +87,7 @@ impl World {
                 let stall = self.within((100 * MS, 4 * SECOND));
                 self.machines[victim].stalled_until = self.now + stall;
             }
+            Fault::Laggard => self.lag(victim),
             Fault::FailedSync => {
                 let machine = &self.machines[victim];
                 if machine.process.is_some() {
@@ -318,7 +319,7 @@ impl World {
         self.heal();
         for number in 0..self.machines.len() {
             let machine = &mut self.machines[number];
-            machine.stalled_until = 0;
+            (machine.stalled_until, machine.is_laggard) = (0, false);
             if let Some(process) = &mut machine.process {
                 process.doomed = None;
             }

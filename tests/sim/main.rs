@@ -52,7 +52,7 @@ const PATIENCE_US: u64 = 30 * SECOND;
 const ENOUGH: u64 = 1000;
 
 /// Everything that can.
-const KINDS: [&str; 51] = [
+const KINDS: [&str; 52] = [
     "bounces",
     "bridges",
     "commits ahead of own disk",
@@ -70,6 +70,7 @@ const KINDS: [&str; 51] = [
     "full disks",
     "handovers unheard of",
     "isolations",
+    "laggards",
     "leaders left with learners",
     "leaders that end as they begin",
     "lease reads",

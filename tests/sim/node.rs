@@ -33,6 +33,8 @@ pub struct Machine {
     pub disk_factor: u64,
     /// Its disk does nothing until then.
     pub stalled_until: u64,
+    /// It ends when its disk has gone on, and told nobody.
+    pub is_laggard: bool,
     /// Its messages take longer by this factor.
     pub network_factor: u64,
     /// Since when, and up to how much later than planned, it hears what it is told.
@@ -57,6 +59,7 @@ impl Machine {
             retired: false,
             disk_factor: 1,
             stalled_until: 0,
+            is_laggard: false,
             network_factor: 1,
             late: None,
             damaged: false,

@@ -46,6 +46,9 @@ pub enum Fault {
     SlowDisk,
     /// A disk that does nothing for seconds.
     StalledDisk,
+    /// A disk stalls, does what it has been told meanwhile, and the process ends
+    /// before anybody hears of it.
+    Laggard,
     /// A sync that fails.
     FailedSync,
     /// A disk without space.
@@ -90,7 +93,7 @@ const CALM: [Fault; 12] = [
     Fault::Pause,
 ];
 
-const FAULTS: [Fault; 27] = [
+const FAULTS: [Fault; 28] = [
     Fault::Crash,
     Fault::CrashAfterSpeaking,
     Fault::DeadlyElection,
@@ -105,6 +108,7 @@ const FAULTS: [Fault; 27] = [
     Fault::SlowPeer,
     Fault::SlowDisk,
     Fault::StalledDisk,
+    Fault::Laggard,
     Fault::FailedSync,
     Fault::FullDisk,
     Fault::Damage,

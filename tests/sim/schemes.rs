@@ -2,6 +2,7 @@
 //! alone would take years to find them.
 
 use raftcache::raft::NodeId;
+use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
 use super::plan::{Fault, MS, SECOND};
@@ -64,6 +65,34 @@ impl World {
             self.heals_from = self.now + 8 * beat;
             self.stir(4 * beat);
             self.hold(leader, (MS, 6 * beat));
+        }
+    }
+
+    /// A disk stalls, while everybody else goes on.
+    pub fn lag(&mut self, victim: usize) {
+        let stall = self.within((SECOND / 2, 3 * SECOND));
+        let machine = &mut self.machines[victim];
+        (machine.is_laggard, machine.stalled_until) = (true, self.now + stall);
+        for _ in 0..4 {
+            self.stir(stall);
+        }
+    }
+
+    /// A journal has something to do: what had come up while it was stalled, perhaps.
+    pub fn laggard_works(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        if machine.is_laggard && self.now >= machine.stalled_until {
+            machine.is_laggard = false;
+            self.trace.count("laggards");
+            self.after(1, Event::End { machine: number });
+        }
+    }
+
+    /// It ends, and whatever its disk was told is on it.
+    pub fn end(&mut self, number: usize) {
+        if self.faulty && self.crash(number, Crash::Kept) {
+            let back = self.within((MS, 20 * MS));
+            self.after(back, Event::Start { machine: number });
         }
     }
 

@@ -111,6 +111,9 @@ pub enum Event {
         fault: Fault,
         tries: u32,
     },
+    End {
+        machine: usize,
+    },
     /// Whoever was cut off is heard again.
     Reunite,
     Fault,
@@ -311,6 +314,7 @@ impl World {
             Event::Bounce { leader, deaf } => self.bounce_others(leader, deaf),
             Event::Mute { machine, late } => self.mute(machine, late),
             Event::Lose { machine, fault, tries } => self.lose_something(fault, machine, tries),
+            Event::End { machine } => self.end(machine),
             Event::Reunite => self.blocked.clear(),
             Event::Fault => self.fault(),
             Event::Heal => self.heal_some(),
@@ -590,6 +594,7 @@ impl World {
         }
         outcome = outcome.and_then(|()| journal.worker.settle(&mut report));
         journal.saying = Some(saying);
+        self.laggard_works(machine);
         self.worked(machine, outcome, Event::JournalDone { machine, epoch });
     }
 
