@@ -47,7 +47,7 @@ impl Leader {
     /// A leader that holds up everybody looks for a successor.
     pub(super) fn make_way(&mut self, core: &Core, now: Time) {
         if self.transfer.is_none()
-            && let Some(reason) = Self::unfit(core, now)
+            && let Some(reason) = self.unfit(core, now)
             && let Some(successor) = self.best_successor(core, now)
         {
             log::warn!("{}: {reason}, hands over to {successor}", core.config.id);
@@ -55,18 +55,21 @@ impl Leader {
         }
     }
 
-    /// Why this node had better not lead, if so.
-    fn unfit(core: &Core, now: Time) -> Option<&'static str> {
+    /// Why this node had better not lead, if so. Being full is no reason if most
+    /// are: another leader could not take in anything either, but would until it
+    /// has heard that.
+    fn unfit(&self, core: &Core, now: Time) -> Option<&'static str> {
         let hangs = core
             .durability
             .waiting_since()
             .is_some_and(|since| now.since(since) > core.config.election_timeout_max);
         let lags = core.durability.in_flight_bytes() > core.config.disk_lag_bytes;
-        match core.has_room() {
-            _ if core.suspended => Some("cannot serve"),
-            false => Some("the disk is full"),
-            true if hangs || lags => Some("the disk does not keep up"),
-            true => None,
+        let has_room = |progress: &Progress| progress.room && progress.confirmed > 0;
+        match core.suspended {
+            true => Some("cannot serve"),
+            false if hangs || lags => Some("the disk does not keep up"),
+            false if !core.has_room() && self.most(core, now, has_room) => Some("the disk is full"),
+            false => None,
         }
     }
 
@@ -78,6 +81,15 @@ impl Leader {
         let stores = |voter| has_room(voter) && self.heard_lately(core, voter, now);
         let enough = || !self.stands_still && agreed(core.voters().map(stores)) == Some(true);
         core.has_room() && (core.voters().all(has_room) || enough())
+    }
+
+    /// Whether a majority of the voters, this one not among them, was heard lately
+    /// and is like this.
+    fn most(&self, core: &Core, now: Time, is: impl Fn(&Progress) -> bool) -> bool {
+        let counts = |voter| {
+            self.progress.get(&voter).is_some_and(&is) && self.heard_lately(core, voter, now)
+        };
+        agreed(core.voters().map(counts)) == Some(true)
     }
 
     /// The live voter that is most caught up.

@@ -209,7 +209,7 @@ impl Raft {
     }
 
     /// The disk has room for so many bytes of entries; `u64::MAX` unless it is
-    /// full. A leader without room hands over to somebody who has.
+    /// full. A leader without room hands over if a majority has some.
     pub fn set_room(&mut self, now: Time, bytes: u64) {
         self.core.set_room(bytes);
         if let Role::Leader(leader) = &mut self.role {

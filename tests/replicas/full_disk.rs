@@ -3,12 +3,22 @@
 use crate::agreement::restart_flipped;
 use crate::cluster::{Cluster, id};
 use crate::{error, get, is_stored, set, set_for, value};
-use raftcache::raft::Payload;
+use raftcache::raft::{NodeId, Payload};
 use raftcache::request::{ErrorKind, Expiry, Reply, Request};
 
 fn fill(cluster: &mut Cluster, node: u128, room_bytes: u64) {
     cluster.nodes.get_mut(&id(node)).expect("it runs").set_room(room_bytes);
     cluster.run_ms(100);
+}
+
+/// Everybody but the leader.
+fn followers(cluster: &Cluster) -> Vec<NodeId> {
+    let leader = cluster.leader();
+    cluster.nodes.keys().copied().filter(|&node| Some(node) != leader).collect()
+}
+
+fn term(cluster: &Cluster, node: NodeId) -> u64 {
+    cluster.nodes[&node].driver.replica().raft().term().0
 }
 
 /// Who stores, acknowledges and leads, with one disk full.
@@ -85,8 +95,9 @@ fn without_room_on_a_majority_writes_are_refused_and_reads_go_on() {
     assert!(is_stored(&cluster.call(leader, 1, set("k", "after"))));
 }
 
-/// Two full ones do not hand leadership to each other without end, and the one
-/// with room gets it though it stores last. Their no-ops use up next to nothing.
+/// Full ones do not hand leadership to each other without end, nor, as long as
+/// most are full, to one with room: it could take in what they cannot. Their
+/// no-ops use up next to nothing.
 #[test]
 fn leadership_does_not_go_round_among_full_disks() {
     for (count, full) in [(3, 2), (5, 3)] {
@@ -96,14 +107,18 @@ fn leadership_does_not_go_round_among_full_disks() {
         let others: Vec<_> = (1..=count).map(id).filter(|&node| node != leader).collect();
         others[..full].iter().for_each(|node| fill(&mut cluster, node.0, 2000));
         cluster.kill(leader);
-        cluster.run_until("another leader", |cluster| {
-            cluster.leader().is_some_and(|leads| leads != leader)
-        });
-        cluster.run_ms(3000);
+        cluster.paused.extend(&others[full..]);
+        cluster.run_until("a full leader", |cluster| cluster.leader().is_some());
+        cluster.paused.clear();
         let leads = cluster.leader().expect("one leads");
-        let term = cluster.nodes[&leads].driver.replica().raft().term().0;
-        assert!(term < 10, "of {count} nodes: term {term}");
-        assert_eq!(others[full..].contains(&leads), count == 5, "{leads} leads {count}");
+        // It does not know yet who is full, and hears first who is not.
+        let others_full = || others[..full].iter().filter(|&&node| node != leads);
+        cluster.cut.extend(others_full().map(|&node| (node, leads)));
+        cluster.run_ms(100);
+        cluster.cut.clear();
+        cluster.run_ms(3000);
+        assert_eq!(cluster.leader(), Some(leads), "of {count} nodes");
+        assert!(term(&cluster, leads) < 10, "of {count} nodes");
         let reply = cluster.call(others[0], 1, get("k"));
         assert_eq!(value(&reply), None, "reads go on");
     }
@@ -211,4 +226,23 @@ fn entries_leave_room_for_votes() {
     cluster.run_until("another leader", |cluster| {
         cluster.leader().is_some_and(|leads| leads != leader)
     });
+}
+
+/// Most have room again, and so does one that could lead.
+#[test]
+fn a_full_leader_hands_over_once_that_is_of_use() {
+    let mut cluster = Cluster::new(3);
+    let with_room = cluster.leader().expect("one leads");
+    followers(&cluster).iter().for_each(|node| fill(&mut cluster, node.0, 2000));
+    let journal = cluster.kill(with_room);
+    cluster.run_until("another leader", |cluster| cluster.leader().is_some());
+    cluster.start(with_room.0, journal);
+    cluster.run_ms(3000);
+    let leader = cluster.leader().expect("one leads");
+    assert_ne!(leader, with_room);
+    let third = followers(&cluster).into_iter().find(|&node| node != with_room).expect("a third");
+    fill(&mut cluster, third.0, u64::MAX);
+    cluster.run_until("one with room leads", |cluster| cluster.leader() != Some(leader));
+    cluster.run_ms(100);
+    assert!(is_stored(&cluster.call(with_room, 1, set("k", "after"))));
 }
