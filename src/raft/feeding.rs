@@ -57,6 +57,10 @@ impl Leader {
         }
         progress.heard = Some(now);
         if round > progress.confirmed {
+            if room && !progress.room {
+                // What it had no room for is not to wait for long any more.
+                progress.retries = 0;
+            }
             (progress.room, progress.serves) = (room, serves);
             progress.confirmed = round;
             let sent = match mutants::on(Mutant::LeaseFromAnswer) {

@@ -17,8 +17,23 @@ fn followers(cluster: &Cluster) -> Vec<NodeId> {
     cluster.nodes.keys().copied().filter(|&node| Some(node) != leader).collect()
 }
 
+/// Before it hears that these are full, the leader takes more than they do.
+fn overfill(cluster: &mut Cluster, full: &[NodeId]) {
+    let leader = cluster.leader().expect("one leads");
+    full.iter().for_each(|node| cluster.nodes.get_mut(node).expect("it runs").set_room(3000));
+    for n in 0..20 {
+        cluster.ask(leader, n, set("k", &"x".repeat(1000)));
+    }
+    cluster.run_ms(1000);
+}
+
 fn term(cluster: &Cluster, node: NodeId) -> u64 {
     cluster.nodes[&node].driver.replica().raft().term().0
+}
+
+fn waits_to_be_committed(cluster: &Cluster, node: NodeId) -> bool {
+    let raft = cluster.nodes[&node].driver.replica().raft();
+    raft.commit() < raft.last().index
 }
 
 /// Who stores, acknowledges and leads, with one disk full.
@@ -245,4 +260,23 @@ fn a_full_leader_hands_over_once_that_is_of_use() {
     cluster.run_until("one with room leads", |cluster| cluster.leader() != Some(leader));
     cluster.run_ms(100);
     assert!(is_stored(&cluster.call(with_room, 1, set("k", "after"))));
+}
+
+/// One of the full ones is gone, so the other cannot do without the leader.
+#[test]
+fn a_leader_that_is_needed_leads_on_until_there_is_room() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_ms(100);
+    let leader = cluster.leader().expect("one leads");
+    let others = followers(&cluster);
+    cluster.kill(others[1]);
+    overfill(&mut cluster, &others[..1]);
+    let began = term(&cluster, leader);
+    cluster.run_ms(20_000);
+    assert_eq!((cluster.leader(), term(&cluster, leader)), (Some(leader), began));
+    // What there was no room for is sent again soon, however long that was.
+    assert!(waits_to_be_committed(&cluster, leader));
+    fill(&mut cluster, others[0].0, u64::MAX);
+    cluster.run_ms(500);
+    assert!(!waits_to_be_committed(&cluster, leader));
 }
