@@ -48,6 +48,9 @@ pub struct Core {
     pub(super) suspended: bool,
     /// How many bytes of entries the disk has room for.
     room_bytes: u64,
+    /// How often this node has led in vain, and left it to others, since
+    /// something was last committed.
+    pub(super) in_vain: u32,
 }
 
 impl Core {
@@ -75,6 +78,7 @@ impl Core {
             removed: false,
             suspended: false,
             room_bytes: u64::MAX,
+            in_vain: 0,
             config,
         };
         for entry in entries {
@@ -250,6 +254,9 @@ impl Core {
     /// Everything up to here is committed, and held by this node.
     pub fn commit_to(&mut self, index: Index) {
         assert!(index <= self.log.last().index, "commits only what it holds");
+        if index > self.commit() {
+            self.in_vain = 0;
+        }
         self.hard_state.commit = self.commit().max(index);
     }
 

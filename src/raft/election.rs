@@ -72,7 +72,6 @@ impl Raft {
     pub(super) fn judge(&mut self, now: Time) {
         if let Role::Leader(leader) = &mut self.role {
             if !leader.still_leads(&mut self.core, now) {
-                log::warn!("{}: lost touch with the majority, leads no more", self.core.config.id);
                 self.become_follower(now, self.core.term(), None);
             }
         } else if self.may_stand() && now >= self.stand_at() {
@@ -91,9 +90,11 @@ impl Raft {
     /// A promise stands against our own candidacy as well: we would vote for it.
     /// Who cannot serve lets the others try first, and hands over when it has led
     /// them to where they can: it may be the only one that holds the latest entry.
+    /// So does who has led in vain.
     pub(super) fn stand_at(&self) -> Time {
         let at = self.core.election_due.max(self.core.promise.until());
-        if self.core.suspended { at + self.core.config.election_timeout_max * 2 } else { at }
+        let lets_others = self.core.suspended || self.core.in_vain > 0;
+        if lets_others { at + self.core.config.election_timeout_max * 2 } else { at }
     }
 
     pub(super) fn judge_pre_vote(&mut self, now: Time) {

@@ -50,6 +50,8 @@ pub struct Leader {
     pub(super) commit_at_promotion: Index,
     /// Something waited to be committed then, and nothing was since the look before.
     pub(super) stands_still: bool,
+    /// When something was last committed, or nothing waited to be.
+    pub(super) got_on: Time,
     /// A majority has to be heard between two checks.
     pub(super) checked_at: Time,
     pub(super) check_due: Time,
@@ -73,6 +75,7 @@ impl Leader {
             promotion_due: now,
             commit_at_promotion: noop,
             stands_still: false,
+            got_on: now,
             checked_at: now,
             check_due: now + core.config.election_timeout_max,
             transfer: None,
@@ -176,10 +179,19 @@ impl Leader {
         if now >= self.check_due {
             let heard = agreed(self.over_voters(core, Some(now), |progress| progress.heard));
             if heard.flatten().is_none_or(|heard| heard < self.checked_at) {
+                log::warn!("{}: lost touch with the majority, leads no more", core.config.id);
                 return false;
             }
             self.checked_at = now;
             self.check_due = now + core.config.election_timeout_max;
+        }
+        if self.leads_in_vain(core, now) {
+            log::warn!(
+                "{}: what it holds finds no room on full disks, leads no more",
+                core.config.id
+            );
+            core.in_vain += 1;
+            return false;
         }
         let ends = !mutants::on(Mutant::TransferForEver);
         if ends && self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
@@ -217,7 +229,7 @@ impl Leader {
 
     /// Gives out all there is to say.
     pub fn speak(&mut self, core: &mut Core, now: Time, ready: &mut Ready) {
-        self.advance_commit(core);
+        self.advance_commit(core, now);
         if mutants::on(Mutant::MembershipAtApply) {
             self.follow_membership(core, now);
         }
@@ -233,7 +245,7 @@ impl Leader {
 
     /// Figure 2, the last rule for leaders, and Figure 8: only an entry of the
     /// own term is committed by counting.
-    fn advance_commit(&mut self, core: &mut Core) {
+    fn advance_commit(&mut self, core: &mut Core, now: Time) {
         let own = match mutants::on(Mutant::LeaderCountsUnsynced) {
             false => core.durability.durable(),
             true => core.log.last().index,
@@ -245,6 +257,10 @@ impl Leader {
                 || mutants::on(Mutant::CommitOldTermByCounting))
         {
             core.commit_to(index);
+            self.got_on = now;
+        }
+        if core.commit() == core.log.last().index {
+            self.got_on = now;
         }
     }
 

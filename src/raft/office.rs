@@ -3,7 +3,8 @@
 //!
 //! One member is added or removed at a time; a newcomer learns first and is
 //! promoted when it keeps up. A leader hands over when it is asked to, and looks
-//! for a successor by itself when its own disk would hold up everybody.
+//! for a successor by itself when its own disk would hold up everybody. One whose
+//! log holds up everybody steps back.
 
 use super::core::Core;
 use super::entry::{EntryId, NodeId, Payload};
@@ -81,6 +82,19 @@ impl Leader {
         let stores = |voter| has_room(voter) && self.heard_lately(core, voter, now);
         let enough = || !self.stands_still && agreed(core.voters().map(stores)) == Some(true);
         core.has_room() && (core.voters().all(has_room) || enough())
+    }
+
+    /// Whether nothing gets on because a majority, alive, has no room for what is
+    /// next in this log. Without this leader they can at least commit what is kept
+    /// room for: one of them has nothing before its no-op that the others lack room
+    /// for, and takes in no more than it has room for itself.
+    ///
+    /// The longer it takes the more often that did not work out: they may not
+    /// reach each other, and leaders must not come and go without end.
+    pub(super) fn leads_in_vain(&self, core: &Core, now: Time) -> bool {
+        let patience = core.config.election_timeout_max * (2 << core.in_vain.min(7));
+        let is_full = |progress: &Progress| !progress.room && !progress.rolled_back;
+        now.since(self.got_on) >= patience && self.most(core, now, is_full)
     }
 
     /// Whether a majority of the voters, this one not among them, was heard lately

@@ -27,6 +27,15 @@ fn overfill(cluster: &mut Cluster, full: &[NodeId]) {
     cluster.run_ms(1000);
 }
 
+/// As many have the same room as before.
+fn restart(cluster: &mut Cluster, nodes: &[NodeId]) {
+    for &node in nodes {
+        let room_bytes = cluster.nodes[&node].room_bytes;
+        cluster.restart(node);
+        cluster.nodes.get_mut(&node).expect("it runs").set_room(room_bytes);
+    }
+}
+
 fn term(cluster: &Cluster, node: NodeId) -> u64 {
     cluster.nodes[&node].driver.replica().raft().term().0
 }
@@ -262,6 +271,49 @@ fn a_full_leader_hands_over_once_that_is_of_use() {
     assert!(is_stored(&cluster.call(with_room, 1, set("k", "after"))));
 }
 
+/// If a leader has to begin again with what full disks have no room for, its
+/// no-op stands behind that. It lets one of them lead.
+#[test]
+fn reads_go_on_though_a_new_leader_holds_more_than_full_disks_take() {
+    for (count, full) in [(3, 2), (5, 3)] {
+        let mut cluster = Cluster::new(count);
+        cluster.run_ms(100);
+        let others = followers(&cluster);
+        overfill(&mut cluster, &others[..full]);
+        for round in 0..10 {
+            cluster.run_ms(37 * round);
+            let all: Vec<_> = cluster.nodes.keys().copied().collect();
+            restart(&mut cluster, &all);
+            cluster.run_ms(5000);
+            let reply = cluster.call(others[0], 30, get("k"));
+            assert!(matches!(reply, Reply::Answers(_)), "{count}, round {round}: {reply:?}");
+        }
+    }
+}
+
+/// So does one that leads already: that a key has ended is an entry too, and
+/// finds room where clients' writes do not. This does not happen over and over,
+/// however much clients write.
+#[test]
+fn keys_end_though_the_leader_holds_more_than_full_disks_take() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_ms(100);
+    let others = followers(&cluster);
+    let short = set_for("short", "v", Expiry::AfterMs(3000));
+    assert!(is_stored(&cluster.call(others[0], 1, short)));
+    overfill(&mut cluster, &others);
+    for n in 0..20_000 {
+        let node = id(1 + n % 3);
+        cluster.ask(node, n as u64, set("k", &"x".repeat(1000)));
+        cluster.run_ms(1);
+    }
+    for node in 1..=3 {
+        let reply = cluster.call(id(node), 30_000, get("short"));
+        assert_eq!(value(&reply), None, "at {node}: {reply:?}");
+        assert!(term(&cluster, id(node)) < 6, "term {}", term(&cluster, id(node)));
+    }
+}
+
 /// One of the full ones is gone, so the other cannot do without the leader.
 #[test]
 fn a_leader_that_is_needed_leads_on_until_there_is_room() {
@@ -279,4 +331,68 @@ fn a_leader_that_is_needed_leads_on_until_there_is_room() {
     fill(&mut cluster, others[0].0, u64::MAX);
     cluster.run_ms(500);
     assert!(!waits_to_be_committed(&cluster, leader));
+}
+
+/// The full ones do not reach each other: trying again and again takes some of
+/// what they have kept back each time.
+#[test]
+fn leaders_do_not_come_and_go_without_end() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_ms(100);
+    let leader = cluster.leader().expect("one leads");
+    let others = followers(&cluster);
+    cluster.cut.extend([(others[0], others[1]), (others[1], others[0])]);
+    overfill(&mut cluster, &others);
+    let began = term(&cluster, leader);
+    cluster.run_ms(60_000);
+    let terms = term(&cluster, leader) - began;
+    assert!((2..10).contains(&terms), "{terms} terms");
+    cluster.cut.clear();
+    cluster.run_ms(120_000);
+    assert!(matches!(cluster.call(leader, 30, get("k")), Reply::Answers(_)));
+    // That worked out, so the next time it does not take long.
+    others.iter().for_each(|node| fill(&mut cluster, node.0, u64::MAX));
+    let name = Some(format!("node{}", leader.0));
+    assert!(matches!(cluster.call(others[0], 31, Request::Transfer { to: name }), Reply::Done));
+    cluster.run_ms(1000);
+    assert_eq!(cluster.leader(), Some(leader));
+    overfill(&mut cluster, &others);
+    cluster.run_ms(5000);
+    assert_ne!(cluster.leader(), Some(leader));
+}
+
+/// Its disk has lost something: it may not know what the leader has committed, so
+/// nothing is left to it.
+#[test]
+fn a_leader_does_not_step_back_for_a_disk_that_was_rolled_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_ms(100);
+    let leader = cluster.leader().expect("one leads");
+    let others = followers(&cluster);
+    overfill(&mut cluster, &others);
+    let began = term(&cluster, leader);
+    cluster.restart_changed(others[0], |journal| drop(journal.entries.pop()));
+    cluster.nodes.get_mut(&others[0]).expect("it runs").set_room(0);
+    cluster.run_ms(10_000);
+    assert_eq!((cluster.leader(), term(&cluster, leader)), (Some(leader), began));
+}
+
+/// Something always waits, but not for room.
+#[test]
+fn a_leader_that_gets_on_leads_on() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("one leads");
+    let others = followers(&cluster);
+    let began = term(&cluster, leader);
+    for n in 0..2200 {
+        cluster.ask(leader, n, set("k", "v"));
+        cluster.run_ms(1);
+        assert!(!(5..2000).contains(&n) || waits_to_be_committed(&cluster, leader));
+        if n == 2000 {
+            let full = |node| cluster.nodes.get_mut(&node).expect("it runs").set_room(100_000);
+            others.iter().copied().for_each(full);
+        }
+    }
+    cluster.run_ms(3000);
+    assert_eq!((cluster.leader(), term(&cluster, leader)), (Some(leader), began));
 }
