@@ -66,7 +66,7 @@
 //! | [`raft`](mod@raft) [`ready`] | dispatch, transitions, what comes out |
 //! | [`election`] | who is voted for, when to stand, the transitions |
 //! | [`follower`] [`candidate`] [`leader`] | what each role does |
-//! | [`feeding`] [`office`] | a leader's followers; members and successors |
+//! | [`feeding`] [`office`] [`snapshots`] | a leader's followers; members and successors; what replaces a log |
 //! | [`invariants`] | what always holds |
 //!
 //! # Missing on purpose
@@ -100,6 +100,7 @@ pub mod quorum;
 pub mod raft;
 pub mod reads;
 pub mod ready;
+pub mod snapshots;
 pub mod time;
 
 pub use config::{Config, ReadMode};

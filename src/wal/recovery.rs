@@ -297,7 +297,7 @@ impl<D: Disk> Scan<'_, D> {
     fn judge_end(&self, end: usize, replay: &Replay) -> Result<(), WalError> {
         if let Some((_, mark)) = Mark::find(self.bytes, self.header.number)
             && mark.position.batch > replay.position.batch
-            && !mutants::on(Mutant::ZerosAreTheEnd)
+            && !mutants::any([Mutant::ZerosAreTheEnd, Mutant::DamageIsTheEnd])
         {
             let what = format!("synced up to byte {} once, and no longer readable", mark.end);
             return Err(self.damaged(end, replay, what));

@@ -117,7 +117,7 @@ fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Opt
                 copy(disk, name, from, to, length);
                 Ok(())
             }
-            None => return None,
+            None => disk.flip_bit(name, at as u64, chance.random_range(0..8)),
         },
     };
     done.expect("the file is there");
@@ -143,7 +143,8 @@ impl World {
             disk.sync_dir().expect("a disk that does not fail");
             self.damaged(victim);
         } else if !names.is_empty() {
-            let name = &names[self.chance.random_range(0..names.len())];
+            let which = self.chance.random_range(0..2 * names.len()).min(names.len() - 1);
+            let name = &names[which];
             if let Some(what) = damage(&disk, name, &mut self.chance) {
                 self.trace.tell(self.now, || what);
                 self.damaged(victim);

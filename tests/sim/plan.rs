@@ -214,7 +214,7 @@ impl Plan {
             snapshot_log_bytes: if small { chance.random_range(2_000..20_000) } else { 200_000 },
             snapshot_piece_keys: chance.random_range(1..4),
             snapshot_pieces_under_way: chance.random_range(1..4),
-            padding_bytes: if chance.random_bool(0.3) { chance.random_range(0..600) } else { 0 },
+            padding_bytes: if chance.random_bool(0.4) { chance.random_range(0..900) } else { 0 },
             segment_bytes: 1 << chance.random_range(15..=16),
             chunk_bytes: chance.random_range(100..2_000),
             log_tail_bytes: if small { chance.random_range(0..2_000) } else { 100_000 },

@@ -386,11 +386,16 @@ impl World {
         let machine = &mut self.machines[number];
         let Some(process) = machine.process.take() else { return false };
         let operations = machine.disk.operations();
-        let at = self.chance.random_range(process.heard_operations.min(operations)..=operations);
-        if let Crash::Torn(_) = crash
-            && at > process.heard_operations
-        {
-            self.trace.count("torn writes");
+        let heard = process.heard_operations.min(operations);
+        let mut at = self.chance.random_range(heard..=operations);
+        if let Crash::Torn(_) = crash {
+            // What is synced, and what is not begun, cannot be torn.
+            let is_torn =
+                |&at: &usize| at > heard && machine.disk.operation(at).starts_with("Write");
+            if let Some(torn) = (heard..=operations).rev().find(is_torn) {
+                at = torn;
+                self.trace.count("torn writes");
+            }
         }
         self.trace.tell(self.now, || {
             let last = (at.saturating_sub(5)..=at).map(|at| machine.disk.operation(at));
