@@ -158,8 +158,6 @@ mutants! {
     VisitAfterWrite,
     /// The log is cut, and older snapshots go, before the journal names the newer one.
     LogCutBeforeSnapshot,
-    /// A node's own snapshot gets its name before its journal holds what is in it.
-    SnapshotAheadOfJournal,
     /// A snapshot's file gets its name before its bytes are synced.
     SnapshotNotSynced,
     /// A snapshot's name is relied on before the directory is synced.

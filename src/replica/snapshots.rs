@@ -165,10 +165,7 @@ impl Replica {
     fn go_on_with_own(&mut self, now: Time) -> bool {
         let Some(taking) = &mut self.snapshots.taking else { return false };
         if taking.walked {
-            let durable = match mutants::on(Mutant::SnapshotAheadOfJournal) {
-                false => self.raft.durable_index(),
-                true => taking.last.index,
-            };
+            let durable = self.raft.durable_index();
             if !taking.finishing && durable >= taking.last.index {
                 taking.finishing = true;
                 self.snapshots.jobs.push(SnapshotJob::Finish(durable));

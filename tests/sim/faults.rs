@@ -303,6 +303,7 @@ impl World {
 
     fn heal(&mut self) {
         self.blocked.clear();
+        self.severed = None;
         // What is on its way on a slow link is overtaken, as on a new connection.
         self.links.clear();
         for machine in &mut self.machines {

@@ -11,10 +11,14 @@ use super::checkers::linearizability::History;
 use super::checkers::{stale, ttl};
 use super::logs::Logs;
 use super::node::{Machine, Moment, Process};
+use super::plan::SECOND;
 use super::trace::Trace;
 
 /// No more than this may wait anywhere.
-const QUEUE_LIMIT: usize = 20_000;
+const QUEUE_LIMIT: usize = 5_000;
+
+/// No data set is larger.
+const MEMORY_LIMIT_BYTES: u64 = 1 << 20;
 
 /// No disk holds more.
 const DISK_LIMIT_BYTES: u64 = 64 << 20;
@@ -50,6 +54,8 @@ pub struct Judge {
     pub commit: u64,
     /// Until when each machine has stood still.
     still: BTreeMap<usize, u64>,
+    /// When each machine last took a snapshot.
+    taken: BTreeMap<usize, u64>,
     /// Machines whose next syncs may fail.
     failing: BTreeSet<usize>,
 }
@@ -134,9 +140,15 @@ impl Judge {
         self.logs.votes(envelope.from, envelope.term.0, vote);
     }
 
-    pub fn snapshot(&mut self, input: &Input, trace: &mut Trace) {
+    pub fn snapshot(&mut self, number: usize, input: &Input, now: u64, trace: &mut Trace) {
         match input {
-            Input::Snapshot(SnapshotReport::Written { .. }) => trace.count("snapshots taken"),
+            Input::Snapshot(SnapshotReport::Written { .. }) => {
+                trace.count("snapshots taken");
+                let before = self.taken.insert(number, now);
+                if before.is_some_and(|before| now - before < SECOND) {
+                    trace.count("snapshots in short succession");
+                }
+            }
             Input::Snapshot(SnapshotReport::Complete { .. }) => trace.count("snapshots received"),
             Input::Snapshot(SnapshotReport::NotReceived(_)) => trace.count("snapshots refused"),
             _ => {}
@@ -195,7 +207,10 @@ impl Judge {
         if now_seen.applied != before.applied {
             self.compare_states(process, name, trace);
         }
-        assert!(process.inbox.len() < QUEUE_LIMIT, "{name}: too much waits");
+        let jobs = process.journal.as_ref().map_or(0, |journal| journal.queue.len())
+            + process.snapshots.as_ref().map_or(0, |snapshots| snapshots.queue.len());
+        assert!(process.inbox.len() + jobs < QUEUE_LIMIT, "{name}: too much waits");
+        assert!(fsm.memory_bytes() < MEMORY_LIMIT_BYTES, "{name}: too much is in memory");
         let used = machine.disk.used_bytes();
         assert!(used < DISK_LIMIT_BYTES, "{name}: the disk fills up: {:?}", files(machine));
     }

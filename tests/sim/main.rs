@@ -52,7 +52,7 @@ const PATIENCE_US: u64 = 30 * SECOND;
 const ENOUGH: u64 = 1000;
 
 /// Everything that can.
-const KINDS: [&str; 52] = [
+const KINDS: [&str; 53] = [
     "bounces",
     "bridges",
     "commits ahead of own disk",
@@ -96,6 +96,7 @@ const KINDS: [&str; 52] = [
     "schisms that went on",
     "slow disks",
     "slow peers",
+    "snapshots in short succession",
     "snapshots received",
     "snapshots taken",
     "splits",

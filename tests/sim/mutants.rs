@@ -1,6 +1,9 @@
 //! The alarm rings: rules are broken on purpose, one at a time, and within a stated
 //! number of seeds some check has to notice. Without a mutant the same seeds pass.
 
+use std::collections::BTreeSet;
+use std::process::Command;
+
 use raftcache::mutants::{ALL, Mutant, choose};
 
 use super::{run, setting, threads};
@@ -57,39 +60,42 @@ const NOTICED: &[(Mutant, u64, u64)] = &[
     (Mutant::ForwardRetriesUnknown, 1, 40),
 ];
 
-/// Who is not, or not reliably, and which tests fail instead: run one with the
-/// feature `mutants` and `RAFTCACHE_MUTANT` set to its name.
-const NOTICED_ELSEWHERE: &[(Mutant, &str)] = &[
-    (Mutant::SnapshotAckBeforeBase, "raft random, stories"),
-    (Mutant::RolledBackDiskCounts, "raft stories"),
-    (Mutant::PreVoteAgainstPromise, "raft stories"),
-    (Mutant::VoteByLengthAlone, "raft random"),
-    (Mutant::OldLeaderObeyed, "raft forged, random"),
-    (Mutant::CommitOldTermByCounting, "raft random, stories"),
-    (Mutant::AppendCommitUnbounded, "raft forged"),
-    (Mutant::OlderSnapshotInstalled, "raft forged, random"),
-    (Mutant::LearnerCounted, "raft random, stories"),
-    (Mutant::ChangeBeforeOwnCommit, "raft stories"),
-    (Mutant::TwoChangesAtOnce, "raft random, stories"),
-    (Mutant::LeaseFromAnswer, "raft stories"),
-    (Mutant::LeaseAfterTimeoutNow, "raft random, stories"),
-    (Mutant::StaleClock, "replicas failures"),
-    (Mutant::ReadRoundReused, "raft stories"),
-    (Mutant::VisitAfterWrite, "fsm snapshots"),
-    (Mutant::SnapshotAheadOfJournal, "no other test"),
-    (Mutant::VoteLostWithSegment, "wal_damage"),
-    (Mutant::TornTailAccepted, "wal_crash"),
-    (Mutant::CrcUnchecked, "wal record"),
-    (Mutant::ChainUnchecked, "wal record"),
-    (Mutant::DamageIsTheEnd, "wal_damage"),
-    (Mutant::ZerosAreTheEnd, "wal_damage"),
-    (Mutant::EmptyDiskVotes, "storage open"),
-    (Mutant::ExpiredKeyServed, "fsm time"),
-    (Mutant::LogTimeGoesBack, "replica clock"),
-    (Mutant::StateHashIgnored, "replica agreement"),
-    (Mutant::ForwardedOn, "replicas failures"),
-    (Mutant::ForwardTermIgnored, "replicas failures"),
+/// Who is not, or not reliably, and which tests fail instead: the target and a part
+/// of their names.
+const NOTICED_ELSEWHERE: &[(Mutant, &str, &str)] = &[
+    (Mutant::SnapshotAckBeforeBase, "raft", "stories"),
+    (Mutant::RolledBackDiskCounts, "raft", "stories"),
+    (Mutant::PreVoteAgainstPromise, "raft", "stories"),
+    (Mutant::VoteByLengthAlone, "raft", "random"),
+    (Mutant::OldLeaderObeyed, "raft", "forged"),
+    (Mutant::AppendCommitUnbounded, "raft", "forged"),
+    (Mutant::OlderSnapshotInstalled, "raft", "forged"),
+    (Mutant::ChangeBeforeOwnCommit, "raft", "stories"),
+    (Mutant::TwoChangesAtOnce, "raft", "stories"),
+    (Mutant::VoteLostWithSegment, "wal_damage", ""),
+    (Mutant::ChainUnchecked, "lib", "wal::record"),
+    (Mutant::ExpiredKeyServed, "lib", "fsm::tests::time"),
+    (Mutant::StateHashIgnored, "lib", "replica::agreement"),
+    (Mutant::ForwardedOn, "replicas", "failures"),
+    (Mutant::ForwardTermIgnored, "replicas", "failures"),
 ];
+
+/// Whether these tests fail with this rule broken, or with none.
+fn fails_elsewhere(mutant: Option<Mutant>, target: &str, names: &str) -> bool {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["test", "--locked", "--profile", "sim", "--features", "mutants"]);
+    match target {
+        "lib" => cargo.arg("--lib"),
+        test => cargo.args(["--test", test]),
+    };
+    cargo.arg(names).env("RAFTCACHE_MUTANT", mutant.map_or("", Mutant::name));
+    let output = cargo.output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let is_run = stdout.contains("test result: ") && !stdout.contains(" 0 passed; 0 failed");
+    assert!(is_run, "{}", String::from_utf8_lossy(&output.stderr));
+    !output.status.success()
+}
 
 /// The first seed that notices.
 fn noticed_at(mutant: Mutant, seeds: u64) -> Option<u64> {
@@ -110,7 +116,7 @@ fn noticed_at(mutant: Mutant, seeds: u64) -> Option<u64> {
 #[test]
 fn every_mutant_has_its_alarm() {
     let here = NOTICED.iter().map(|&(mutant, ..)| mutant);
-    let elsewhere = NOTICED_ELSEWHERE.iter().map(|&(mutant, _)| mutant);
+    let elsewhere = NOTICED_ELSEWHERE.iter().map(|&(mutant, ..)| mutant);
     let listed: Vec<Mutant> = here.chain(elsewhere).collect();
     assert_eq!(listed.len(), ALL.len());
     assert!(ALL.iter().all(|mutant| listed.contains(mutant)));
@@ -138,5 +144,21 @@ fn every_mutant_is_noticed() {
         }
     }
     let _ = std::panic::take_hook();
+    assert!(survivors.is_empty(), "not noticed: {survivors:?}");
+}
+
+#[test]
+fn every_mutant_noticed_elsewhere_is() {
+    let places: BTreeSet<_> =
+        NOTICED_ELSEWHERE.iter().map(|&(_, target, of)| (target, of)).collect();
+    for (target, names) in places {
+        assert!(!fails_elsewhere(None, target, names), "{target} {names}: fails without a mutant");
+    }
+    let is_noticed = |&&(mutant, target, names): &&(Mutant, &str, &str)| {
+        let is_noticed = fails_elsewhere(Some(mutant), target, names);
+        println!("{target:>10} {:<28} {}", mutant.name(), mutant.rule());
+        !is_noticed
+    };
+    let survivors: Vec<_> = NOTICED_ELSEWHERE.iter().filter(is_noticed).collect();
     assert!(survivors.is_empty(), "not noticed: {survivors:?}");
 }

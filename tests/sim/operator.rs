@@ -131,12 +131,17 @@ impl World {
             self.operator.leaving = None;
             return;
         }
-        let name = self.machines[victim].name.clone();
         let whom = self.chance.random_range(0..self.machines.len());
-        let ticket = Ticket { connection: u64::MAX - 1000, number: self.tick() };
-        let (epoch, request) = (self.machines[whom].epoch, Box::new(Request::Leave { name }));
-        self.after(MS, Event::Request { machine: whom, epoch, ticket, request });
+        self.ask_to_remove(whom, victim);
         self.after(500 * MS, Event::Operate);
+    }
+
+    /// Says to a node that another one is to leave.
+    pub fn ask_to_remove(&mut self, machine: usize, victim: usize) {
+        let name = self.machines[victim].name.clone();
+        let ticket = Ticket { connection: u64::MAX - 1000, number: self.tick() };
+        let (epoch, request) = (self.machines[machine].epoch, Box::new(Request::Leave { name }));
+        self.after(MS, Event::Request { machine, epoch, ticket, request });
     }
 
     /// A node has read that it is no member any more, and ends.

@@ -165,6 +165,10 @@ impl World {
         self.heals_from = self.now + self.plan.heartbeat_ms * 80 * MS;
         self.schemes.schism = Schism::Apart { old, with, term };
         self.remove(old);
+        // Whoever is elected knows at once what is wanted.
+        for other in (0..self.machines.len()).filter(|&other| other != old && other != with) {
+            self.ask_to_remove(other, old);
+        }
         self.stir(4 * SECOND);
     }
 
@@ -180,6 +184,7 @@ impl World {
             self.blocked.clear();
             let is_here = |n: usize| n == old || n == with || n == third;
             self.part(|a, b| is_here(a) != is_here(b));
+            self.severed = Some((new, third));
         }
     }
 }

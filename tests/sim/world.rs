@@ -174,6 +174,8 @@ pub struct World {
     pub schemes: Schemes,
     /// From whom to whom nothing gets through.
     pub blocked: BTreeSet<(usize, usize)>,
+    /// What is on its way from one to the other is lost.
+    pub severed: Option<(usize, usize)>,
     /// Nothing heals by itself before.
     pub heals_from: u64,
     /// What may still go wrong.
@@ -214,6 +216,7 @@ impl World {
             operator: Operator::default(),
             schemes: Schemes::default(),
             blocked: BTreeSet::new(),
+            severed: None,
             heals_from: 0,
             faulty: false,
             events: BinaryHeap::new(),
@@ -654,7 +657,7 @@ impl World {
         let said = snapshots.saying.take().unwrap_or_default();
         process.heard_operations = operations;
         for input in said {
-            self.judge.snapshot(&input, &mut self.trace);
+            self.judge.snapshot(machine, &input, self.now, &mut self.trace);
             self.input(machine, input);
         }
         self.begin_snapshot_work(machine, epoch);
@@ -728,7 +731,7 @@ impl World {
 
     fn arrive(&mut self, frame: Frame) {
         let Frame { from, epoch, sender, address, cluster, to, addressee, bytes } = frame;
-        if epoch <= self.machines[from].silenced {
+        if epoch <= self.machines[from].silenced || self.severed == Some((from, to)) {
             return;
         }
         let disk = self.machines[to].disk.clone();
