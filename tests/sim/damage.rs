@@ -35,38 +35,39 @@ fn marked(segment: &[u8]) -> usize {
     ends.max().unwrap_or(0)
 }
 
-/// A batch: where it begins, and where its entries are and how long.
+/// A batch: where it begins, its last entry, its seal, and where it ends.
 struct Batch {
     at: usize,
-    entries: Vec<(usize, usize)>,
+    last_entry: Option<usize>,
+    seal: usize,
+    end: usize,
 }
 
 /// The batches that are there up to their seals.
 fn batches(segment: &[u8]) -> Vec<Batch> {
     let (mut at, mut batches) = (DATA_START, Vec::new());
-    let mut batch = Batch { at, entries: Vec::new() };
+    let (mut begin, mut last_entry) = (at, None);
     while at + RECORD_HEADER <= segment.len() {
         let next = at + RECORD_HEADER + number(segment, at, 4);
         match segment[at + RECORD_KIND] {
             SEAL => {
+                batches.push(Batch {
+                    at: begin,
+                    last_entry: last_entry.take(),
+                    seal: at,
+                    end: next,
+                });
                 at = next.next_multiple_of(SECTOR_BYTES);
-                batches.push(std::mem::replace(&mut batch, Batch { at, entries: Vec::new() }));
+                begin = at;
             }
             0 => break,
             kind => {
-                batch.entries.extend((kind == ENTRY).then_some((at, next - at)));
+                last_entry = (kind == ENTRY).then_some(at).or(last_entry);
                 at = next;
             }
         }
     }
     batches
-}
-
-/// An entry of the last batch, the last one, and the length of both.
-fn twins(last: &Batch) -> Option<(usize, usize, usize)> {
-    let (&(at, length), others) = last.entries.split_last()?;
-    let twin = others.iter().find(|other| other.1 == length)?;
-    Some((twin.0, at, length))
 }
 
 /// Copies a range over another place.
@@ -112,11 +113,12 @@ fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Opt
             copy(disk, name, chance.random_range(0..end), at, until - at);
             Ok(())
         }
-        _ => match last.filter(|last| last.at < marked).and_then(twins) {
-            Some((from, to, length)) => {
-                copy(disk, name, from, to, length);
-                Ok(())
-            }
+        // The last batch lacks its last entry, and is whole but for that.
+        _ => match last.filter(|last| last.at < marked).and_then(|it| Some((it, it.last_entry?))) {
+            Some((last, entry)) => disk.damage(name, |bytes| {
+                bytes.copy_within(last.seal..last.end, entry);
+                bytes[entry + last.end - last.seal..last.end].fill(0);
+            }),
             None => disk.flip_bit(name, at as u64, chance.random_range(0..8)),
         },
     };

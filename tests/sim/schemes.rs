@@ -5,6 +5,7 @@ use raftcache::raft::NodeId;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
+use super::node::Machine;
 use super::plan::{Fault, MS, SECOND};
 use super::world::{Event, World};
 
@@ -25,8 +26,9 @@ enum Schism {
     None,
     /// The next leader that changes something will be cut off.
     Wanted,
-    /// This one was, with another machine; the next one is to remove it.
-    Apart { old: usize, with: usize, term: u64 },
+    /// This one was, with the machine that it made a voter; the next one is to
+    /// remove it.
+    Apart { old: usize, node: NodeId, with: usize },
 }
 
 impl World {
@@ -108,10 +110,17 @@ impl World {
         }
     }
 
-    /// Members are about to change.
+    /// One of four voters is about to make a fifth one: three of the five and two of
+    /// the three that are left without it have nobody in common.
     pub fn schism(&mut self) {
-        self.schemes.schism = Schism::Wanted;
-        self.change_members();
+        let Some(leader) = self.leader() else { return };
+        let Some(process) = &self.machines[leader].process else { return };
+        let members = process.raft().membership();
+        let (voters, size) = (members.voters().count(), members.iter().count());
+        if size == voters && self.operator.is_at_rest() {
+            self.schemes.schism = Schism::Wanted;
+            if voters < 5 { self.add_node() } else { self.remove(leader) }
+        }
     }
 
     /// A leader has taken a turn.
@@ -123,8 +132,15 @@ impl World {
             return;
         }
         let raft = process.raft();
-        let (term, is_changing) = (raft.term().0, raft.is_changing());
-        let voters = raft.membership().voters().count();
+        let (node, members, applied) = (raft.id(), raft.membership(), raft.applied_membership());
+        let promoted = members.voters().find(|&voter| !applied.is_voter(voter));
+        let promoted = promoted.filter(|_| members.voters().count() == 5);
+        let is_misled = match self.schemes.schism {
+            Schism::Apart { old, node, .. } => {
+                number != old && applied.is_voter(node) && !members.contains(node)
+            }
+            _ => false,
+        };
         let learners = raft.membership().iter().filter(|(_, member)| !member.voter);
         let learners: Vec<NodeId> = learners.map(|(node, _)| node).collect();
         if learners.len() > 1 && self.now >= self.schemes.twins_from {
@@ -133,12 +149,12 @@ impl World {
             self.cut_off_with(number, &learners);
         }
         match self.schemes.schism {
-            Schism::Wanted if is_changing && voters > 3 && self.operator.is_at_rest() => {
-                self.tear(number, term);
+            Schism::Wanted if self.operator.is_at_rest() => {
+                if let Some(promoted) = promoted {
+                    self.tear(number, node, promoted);
+                }
             }
-            Schism::Apart { old, with, term: before } if term > before && is_changing => {
-                self.mislead(old, with, number);
-            }
+            Schism::Apart { old, with, .. } if is_misled => self.mislead(old, with, number),
             _ => {}
         }
     }
@@ -154,16 +170,16 @@ impl World {
         self.stir(2 * SECOND);
     }
 
-    /// A leader that has begun to change something keeps one other machine, and the
-    /// operator tells the rest to remove it.
-    fn tear(&mut self, old: usize, term: u64) {
-        let with = self.chance.random_range(0..self.machines.len());
-        // Who is new knows of the change.
-        let with = if self.chance.random_bool(0.7) { self.machines.len() - 1 } else { with };
+    /// A leader that has begun to make a voter keeps that one, and the operator
+    /// tells the rest to remove the leader.
+    fn tear(&mut self, old: usize, node: NodeId, promoted: NodeId) {
+        let is_it =
+            |machine: &Machine| machine.process.as_ref().is_some_and(|p| p.node() == promoted);
+        let Some(with) = self.machines.iter().position(is_it) else { return };
         self.trace.count("schisms");
         self.part(|a, b| (a == old || a == with) != (b == old || b == with));
         self.heals_from = self.now + self.plan.heartbeat_ms * 80 * MS;
-        self.schemes.schism = Schism::Apart { old, with, term };
+        self.schemes.schism = Schism::Apart { old, node, with };
         self.remove(old);
         // Whoever is elected knows at once what is wanted.
         for other in (0..self.machines.len()).filter(|&other| other != old && other != with) {
