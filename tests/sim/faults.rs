@@ -303,7 +303,8 @@ impl World {
 
     fn heal(&mut self) {
         self.blocked.clear();
-        self.severed = None;
+        self.severed.clear();
+        self.schemes.end();
         // What is on its way on a slow link is overtaken, as on a new connection.
         self.links.clear();
         for machine in &mut self.machines {

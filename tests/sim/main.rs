@@ -52,7 +52,7 @@ const PATIENCE_US: u64 = 30 * SECOND;
 const ENOUGH: u64 = 1000;
 
 /// Everything that can.
-const KINDS: [&str; 53] = [
+const KINDS: [&str; 52] = [
     "bounces",
     "bridges",
     "commits ahead of own disk",
@@ -93,7 +93,6 @@ const KINDS: [&str; 53] = [
     "removals",
     "retries answered",
     "schisms",
-    "schisms that went on",
     "slow disks",
     "slow peers",
     "snapshots in short succession",

@@ -131,6 +131,10 @@ impl World {
             self.operator.leaving = None;
             return;
         }
+        if self.schemes.is_torn() && self.faulty {
+            (0..self.machines.len()).for_each(|whom| self.ask_to_remove(whom, victim));
+            return self.after(20 * MS, Event::Operate);
+        }
         let whom = self.chance.random_range(0..self.machines.len());
         self.ask_to_remove(whom, victim);
         self.after(500 * MS, Event::Operate);

@@ -1,7 +1,10 @@
 //! Misfortunes in several steps, where the next one waits for what is seen. Chance
 //! alone would take years to find them.
 
-use raftcache::raft::NodeId;
+use std::collections::BTreeSet;
+
+use raftcache::raft::{Message, NodeId};
+use raftcache::replica::PeerMessage;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
@@ -29,6 +32,26 @@ enum Schism {
     /// This one was, with the machine that it made a voter; the next one is to
     /// remove it.
     Apart { old: usize, node: NodeId, with: usize },
+}
+
+impl Schemes {
+    /// Whoever is elected is to know at once whom to remove.
+    pub fn is_torn(&self) -> bool {
+        matches!(self.schism, Schism::Apart { .. })
+    }
+
+    /// Whether this machine's entries get lost, as large packets do where one on the
+    /// way is too narrow for them: it may lead, and nobody holds what it begins with.
+    pub fn swallows(&self, from: usize, message: &PeerMessage) -> bool {
+        let Schism::Apart { old, with, .. } = self.schism else { return false };
+        let PeerMessage::Raft { envelope, .. } = message else { return false };
+        from != old && from != with && matches!(envelope.message, Message::Append(_))
+    }
+
+    /// All is well.
+    pub fn end(&mut self) {
+        self.schism = Schism::None;
+    }
 }
 
 impl World {
@@ -178,13 +201,11 @@ impl World {
         let Some(with) = self.machines.iter().position(is_it) else { return };
         self.trace.count("schisms");
         self.part(|a, b| (a == old || a == with) != (b == old || b == with));
+        self.severed.extend((0..self.machines.len()).map(|other| (old, other)));
+        self.severed.remove(&(old, with));
         self.heals_from = self.now + self.plan.heartbeat_ms * 80 * MS;
         self.schemes.schism = Schism::Apart { old, node, with };
         self.remove(old);
-        // Whoever is elected knows at once what is wanted.
-        for other in (0..self.machines.len()).filter(|&other| other != old && other != with) {
-            self.ask_to_remove(other, old);
-        }
         self.stir(4 * SECOND);
     }
 
@@ -200,7 +221,7 @@ impl World {
             self.blocked.clear();
             let is_here = |n: usize| n == old || n == with || n == third;
             self.part(|a, b| is_here(a) != is_here(b));
-            self.severed = Some((new, third));
+            self.severed = BTreeSet::from([(new, third)]);
         }
     }
 }

@@ -175,7 +175,7 @@ pub struct World {
     /// From whom to whom nothing gets through.
     pub blocked: BTreeSet<(usize, usize)>,
     /// What is on its way from one to the other is lost.
-    pub severed: Option<(usize, usize)>,
+    pub severed: BTreeSet<(usize, usize)>,
     /// Nothing heals by itself before.
     pub heals_from: u64,
     /// What may still go wrong.
@@ -216,7 +216,7 @@ impl World {
             operator: Operator::default(),
             schemes: Schemes::default(),
             blocked: BTreeSet::new(),
-            severed: None,
+            severed: BTreeSet::new(),
             heals_from: 0,
             faulty: false,
             events: BinaryHeap::new(),
@@ -676,7 +676,9 @@ impl World {
         let (Some(cluster), sender) = (process.identity.cluster, process.node()) else { return };
         let target = there.and_then(|address| self.machine_at(&address));
         let Some(target) = target else { return self.lose(from, epoch, to) };
-        if self.blocked.contains(&(from, target)) || self.chances(self.plan.drop_ppm) {
+        let swallowed = self.schemes.swallows(from, message);
+        let blocked = swallowed || self.blocked.contains(&(from, target));
+        if blocked || self.chances(self.plan.drop_ppm) {
             self.trace.count("messages lost");
             // Some connections break, others are silent.
             if self.chance.random_bool(0.5) {
@@ -731,7 +733,7 @@ impl World {
 
     fn arrive(&mut self, frame: Frame) {
         let Frame { from, epoch, sender, address, cluster, to, addressee, bytes } = frame;
-        if epoch <= self.machines[from].silenced || self.severed == Some((from, to)) {
+        if epoch <= self.machines[from].silenced || self.severed.contains(&(from, to)) {
             return;
         }
         let disk = self.machines[to].disk.clone();
