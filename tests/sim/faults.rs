@@ -6,6 +6,7 @@ use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
 use super::node::{Machine, Moment};
+use super::operator::OPERATOR;
 use super::plan::{Fault, MS, SECOND, SLOWEST};
 use super::world::{Event, World};
 
@@ -117,7 +118,7 @@ impl World {
             Fault::Schism => self.schism(),
             Fault::Transfer => {
                 self.trace.count("transfers asked for");
-                let ticket = Ticket { connection: u64::MAX - 2000, number: self.tick() };
+                let ticket = Ticket { connection: OPERATOR, number: self.tick() };
                 let (machine, epoch) = (victim, self.machines[victim].epoch);
                 let request = Box::new(Request::Transfer { to: None });
                 self.after(1, Event::Request { machine, epoch, ticket, request });

@@ -133,7 +133,7 @@ impl World {
                 && there.has_room()
                 && process.paused.is_none()
         };
-        self.operator.is_at_rest()
+        self.operator.is_at_rest(self.now)
             && raft.applied().index == raft.commit()
             && self.machines.iter().all(is_well)
     }

@@ -6,8 +6,11 @@ use raftcache::request::Request;
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
 
-use super::plan::MS;
+use super::plan::{MS, SECOND};
 use super::world::{Event, World};
+
+/// The operator's connections; newcomers and clients have others.
+pub const OPERATOR: u64 = 1;
 
 /// A cluster is kept between these sizes.
 const VOTERS: (usize, usize) = (3, 5);
@@ -17,12 +20,17 @@ const VOTERS: (usize, usize) = (3, 5);
 pub struct Operator {
     /// A node that is to leave.
     leaving: Option<(usize, NodeId)>,
+    /// Until then a node may still be told that it is to leave, by its name.
+    told_until: u64,
 }
+
+/// So long a request may wait at some node.
+const WAITS_US: u64 = 4 * SECOND;
 
 impl Operator {
     /// Nothing is under way.
-    pub fn is_at_rest(&self) -> bool {
-        self.leaving.is_none()
+    pub fn is_at_rest(&self, now: u64) -> bool {
+        self.leaving.is_none() && now >= self.told_until
     }
 }
 
@@ -73,7 +81,7 @@ impl World {
         let Some(leading) = &self.machines[leader].process else { return };
         let voters = leading.raft().membership().voters().count();
         let size = leading.raft().membership().iter().count();
-        if size != voters || !self.operator.is_at_rest() {
+        if size != voters || !self.operator.is_at_rest(self.now) {
             return;
         }
         let somebody = self.chance.random_range(0..self.machines.len());
@@ -129,11 +137,12 @@ impl World {
                 self.removed(victim);
             }
             self.operator.leaving = None;
+            self.operator.told_until = self.now + WAITS_US;
             return;
         }
         if self.schemes.is_torn() && self.faulty {
             (0..self.machines.len()).for_each(|whom| self.ask_to_remove(whom, victim));
-            return self.after(20 * MS, Event::Operate);
+            return self.after(50 * MS, Event::Operate);
         }
         let whom = self.chance.random_range(0..self.machines.len());
         self.ask_to_remove(whom, victim);
@@ -143,7 +152,7 @@ impl World {
     /// Says to a node that another one is to leave.
     pub fn ask_to_remove(&mut self, machine: usize, victim: usize) {
         let name = self.machines[victim].name.clone();
-        let ticket = Ticket { connection: u64::MAX - 1000, number: self.tick() };
+        let ticket = Ticket { connection: OPERATOR, number: self.tick() };
         let (epoch, request) = (self.machines[machine].epoch, Box::new(Request::Leave { name }));
         self.after(MS, Event::Request { machine, epoch, ticket, request });
     }

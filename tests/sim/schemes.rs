@@ -127,7 +127,7 @@ impl World {
             let raft = self.machines[leader].process.as_ref()?.raft();
             Some(raft.membership().voters().count())
         });
-        if voters == Some(3) && self.operator.is_at_rest() {
+        if voters == Some(3) && self.operator.is_at_rest(self.now) {
             self.add_node();
             self.add_node();
         }
@@ -140,7 +140,7 @@ impl World {
         let Some(process) = &self.machines[leader].process else { return };
         let members = process.raft().membership();
         let (voters, size) = (members.voters().count(), members.iter().count());
-        if size == voters && self.operator.is_at_rest() {
+        if size == voters && self.operator.is_at_rest(self.now) {
             self.schemes.schism = Schism::Wanted;
             if voters < 5 { self.add_node() } else { self.remove(leader) }
         }
@@ -172,7 +172,7 @@ impl World {
             self.cut_off_with(number, &learners);
         }
         match self.schemes.schism {
-            Schism::Wanted if self.operator.is_at_rest() => {
+            Schism::Wanted if self.operator.is_at_rest(self.now) => {
                 if let Some(promoted) = promoted {
                     self.tear(number, node, promoted);
                 }

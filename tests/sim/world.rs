@@ -804,7 +804,7 @@ impl World {
         if is_settled || (whom == number && self.machines.len() > 1) {
             return;
         }
-        let ticket = Ticket { connection: u64::MAX - number as u64, number: self.tick() };
+        let ticket = Ticket { connection: 1000 + number as u64, number: self.tick() };
         let epoch = self.machines[whom].epoch;
         let request = Request::Join { name, peer_address };
         self.after(MS, Event::Request { machine: whom, epoch, ticket, request: Box::new(request) });
