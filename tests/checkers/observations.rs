@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test is what it is for")]
 
+use super::checkers::deadline::{Change, Key};
 use super::checkers::stale::Seen;
 use super::checkers::ttl::Event;
 use super::checkers::{atomicity, exactly_once, stale, ttl};
@@ -147,4 +148,49 @@ fn a_value_comes_from_somebody() {
     let key = "other".to_owned();
     let elsewhere = Event::Wrote { key, value, at_earliest_us, at_latest_us, ttl_us };
     fails(lives(&[elsewhere, read(1, 5, 6)]), "nobody wrote");
+}
+
+/// Before the first entry, then 7 for 100 ms, nothing, nothing much later, deleted.
+fn log() -> Key {
+    let mut key = Key::default();
+    key.committed(0, None);
+    key.committed(1000, Some(Change { to: Some((7, 100)), session: None }));
+    key.committed(1099, None);
+    key.committed(1100, None);
+    key
+}
+
+#[test]
+fn a_key_ends_with_the_entry_that_is_as_late_as_its_deadline() {
+    let key = log();
+    assert_eq!(key.next(), 4);
+    assert!(key.explains(0, None) && key.explains(0, Some(7)));
+    assert!(key.explains(2, Some(7)), "a millisecond to go");
+    assert!(key.explains(2, None), "a later entry ends it");
+    assert!(key.explains(3, None) && !key.explains(3, Some(7)), "it has ended");
+    assert!(!key.explains(0, Some(8)), "nobody wrote it");
+    let mut alive = Key::default();
+    alive.committed(0, Some(Change { to: Some((7, 100)), session: None }));
+    alive.committed(99, None);
+    assert!(!alive.explains(0, None), "too early");
+}
+
+#[test]
+fn time_in_a_log_does_not_go_back() {
+    let mut key = log();
+    key.committed(1050, None);
+    assert!(!key.explains(4, Some(7)), "late is late");
+}
+
+#[test]
+fn what_is_sent_again_takes_effect_once() {
+    let mut key = log();
+    let session = Some((1, 1));
+    key.committed(1200, Some(Change { to: Some((8, 1000)), session }));
+    key.committed(1300, Some(Change { to: None, session: None }));
+    key.committed(1400, Some(Change { to: Some((8, 1000)), session }));
+    assert!(key.explains(6, None) && !key.explains(6, Some(8)));
+    // An hour later nobody knows whether that session is still known.
+    key.committed(3_600_000, Some(Change { to: Some((9, 1000)), session: Some((1, 2)) }));
+    assert!(key.explains(7, None) && key.explains(7, Some(9)));
 }

@@ -9,9 +9,11 @@
 //!
 //! ```text
 //!  plan     what a seed is about             judge       promises, at every moment
-//!  world    events in order; who gets what   checkers/   promises, from what clients saw
-//!  node     one machine and its process      clients     what is asked
-//!  faults   what goes wrong                  operator    members come, go and move
+//!  world    events in order; who gets what   logs        promises, from what is in the logs
+//!  node     one machine and its process      checkers/   promises, from what clients saw
+//!  faults   what goes wrong                  clients     what is asked
+//!  schemes  in several steps                 operator    members come, go and move
+//!  damage   what disks do not hold           mutants     the alarm rings
 //! ```
 //!
 //! `make sim SEEDS=1000` runs fresh seeds, `make sim SEED=7 VERBOSE=1` repeats one
