@@ -71,7 +71,7 @@ sim: ## SEEDS simulated clusters from a fresh seed; SEED=7 VERBOSE=1 tells one's
 		$(CARGO) test --locked --profile sim --test sim seeds -- --nocapture
 
 mutants: ## break every rule on purpose, one at a time: each has to be noticed
-	$(CARGO) test --locked --profile sim --features mutants --test sim every_mutant -- --nocapture
+	$(CARGO) test --locked --profile sim --features mutants --test sim every_mutant -- --nocapture --test-threads=1
 
 check: ## format, lints, documentation, tests: all that must pass; changes no file
 	$(CARGO) fmt --check
