@@ -136,7 +136,8 @@ pub struct Proxied {
 impl Proxied {
     /// Whether a request of another node's is news. A link that broke may be
     /// read to its end after the next one was opened; what is late then has been
-    /// given up by its sender, and was perhaps sent again.
+    /// given up by its sender, and was perhaps sent again. What is remembered ends
+    /// with this process, and so does every link to it: no frame reaches two.
     pub fn is_news(&mut self, from: NodeId, id: u64) -> bool {
         let seen = self.seen.entry(from).or_default();
         let is_news = id >> COUNT_BITS != *seen >> COUNT_BITS

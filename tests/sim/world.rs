@@ -132,6 +132,9 @@ pub struct Frame {
     cluster: ClusterId,
     to: usize,
     addressee: NodeId,
+    /// A connection does not outlive a process: what is sent twice reaches one only,
+    /// or what that has executed the next could say not to have been.
+    reaches: Option<u64>,
     bytes: Vec<u8>,
 }
 
@@ -706,6 +709,7 @@ impl World {
                 cluster,
                 to: target,
                 addressee: to,
+                reaches: (copies > 1).then_some(self.machines[target].epoch),
                 bytes: bytes.clone(),
             };
             self.after(delay, Event::Frame(Box::new(frame)));
@@ -732,7 +736,10 @@ impl World {
     }
 
     fn arrive(&mut self, frame: Frame) {
-        let Frame { from, epoch, sender, address, cluster, to, addressee, bytes } = frame;
+        let Frame { from, epoch, sender, address, cluster, to, addressee, reaches, bytes } = frame;
+        if reaches.is_some_and(|reaches| reaches != self.machines[to].epoch) {
+            return;
+        }
         if epoch <= self.machines[from].silenced || self.severed.contains(&(from, to)) {
             return;
         }
