@@ -132,8 +132,9 @@ pub struct Frame {
     cluster: ClusterId,
     to: usize,
     addressee: NodeId,
-    /// A connection does not outlive a process: what is sent twice reaches one only,
-    /// or what that has executed the next could say not to have been.
+    /// A connection does not outlive the processes at its ends: what arrives twice
+    /// does so between these two, or what one has executed the next could execute
+    /// again, or say not to have been.
     reaches: Option<u64>,
     bytes: Vec<u8>,
 }
@@ -737,7 +738,8 @@ impl World {
 
     fn arrive(&mut self, frame: Frame) {
         let Frame { from, epoch, sender, address, cluster, to, addressee, reaches, bytes } = frame;
-        if reaches.is_some_and(|reaches| reaches != self.machines[to].epoch) {
+        let is_same = self.machines[from].epoch == epoch;
+        if reaches.is_some_and(|reaches| !is_same || reaches != self.machines[to].epoch) {
             return;
         }
         if epoch <= self.machines[from].silenced || self.severed.contains(&(from, to)) {
