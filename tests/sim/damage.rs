@@ -70,15 +70,6 @@ fn batches(segment: &[u8]) -> Vec<Batch> {
     batches
 }
 
-/// Copies a range over another place.
-fn copy(disk: &FaultyDisk, name: &str, from: usize, to: usize, length: usize) {
-    let damaged = disk.damage(name, |bytes| {
-        let length = length.min(bytes.len() - to).min(bytes.len() - from);
-        bytes.copy_within(from..from + length, to);
-    });
-    damaged.expect("the file is there");
-}
-
 /// Changes something in a file, if there is something; says what.
 ///
 /// What may have been a torn write is left alone: nobody could tell.
@@ -110,8 +101,9 @@ fn damage(disk: &FaultyDisk, name: &str, chance: &mut Xoshiro256PlusPlus) -> Opt
         3 => disk.remove(name),
         // What was meant for one place is in another.
         4 => {
-            copy(disk, name, chance.random_range(0..end), at, until - at);
-            Ok(())
+            let from = chance.random_range(0..end);
+            let length = (until - at).min(content.len() - from);
+            disk.damage(name, |bytes| bytes.copy_within(from..from + length, at))
         }
         // The last batch lacks its last entry, and is whole but for that.
         _ => match last.filter(|last| last.at < marked).and_then(|it| Some((it, it.last_entry?))) {

@@ -47,7 +47,7 @@ impl World {
             Fault::HungLeader => {
                 let stall = self.within((SECOND, 4 * SECOND));
                 self.machines[victim].stalled_until = self.now + stall;
-                self.part(|a, b| (a == victim) != (b == victim));
+                self.cut_off(victim);
                 self.doom(victim, Moment::Acknowledgement);
                 let heal = self.within((300 * MS, 2 * SECOND));
                 self.after(heal, Event::Reunite);
@@ -58,7 +58,7 @@ impl World {
             }
             Fault::Isolate => {
                 self.trace.count("isolations");
-                self.part(|a, b| (a == victim) != (b == victim));
+                self.cut_off(victim);
             }
             Fault::Split => {
                 self.trace.count("splits");
@@ -176,7 +176,7 @@ impl World {
         let machines = 0..self.machines.len();
         let other = machines.max_by_key(|&other| holds(&self.machines[other])).unwrap_or(0);
         if self.chance.random_bool(0.6) {
-            self.part(|a, b| (a == other) != (b == other));
+            self.cut_off(other);
         }
         self.stir(SECOND);
     }
@@ -240,7 +240,7 @@ impl World {
         if !self.faulty {
             return;
         }
-        self.part(|a, b| (a == leader) != (b == leader));
+        self.cut_off(leader);
         self.stir(300 * MS);
         let ends = self.chance.random_bool(0.7);
         for number in (0..self.machines.len()).filter(|&n| ends && n != leader && n != deaf) {
@@ -249,6 +249,11 @@ impl World {
                 self.after(back, Event::Start { machine: number });
             }
         }
+    }
+
+    /// It hears nobody, and nobody hears it.
+    pub fn cut_off(&mut self, number: usize) {
+        self.part(|a, b| (a == number) != (b == number));
     }
 
     pub fn part(&mut self, apart: impl Fn(usize, usize) -> bool) {
@@ -275,7 +280,7 @@ impl World {
             self.hold(victim, (early, late));
             // Nobody may tell it what it has missed.
             if self.chance.random_bool(0.5) {
-                self.part(|a, b| (a == victim) != (b == victim));
+                self.cut_off(victim);
                 self.heals_from = until + 300 * MS;
             }
         }

@@ -67,11 +67,6 @@ impl Logs {
 
     /// A node writes, and had applied entries up to this log time.
     pub fn written(&mut self, node: NodeId, write: &Write, log_time_ms: u64) {
-        for entry in write.entries.iter().filter(|entry| !self.known.contains_key(&entry.id)) {
-            // Who writes it first is the leader, which made it.
-            let goes_on = proposal(entry).is_none_or(|it| it.stamp_ms >= log_time_ms);
-            assert!(goes_on, "log time goes back at {:?} of {node}", entry.id);
-        }
         let held = self.held.entry(node).or_default();
         if let Some(base) = &write.base {
             // What follows the snapshot stays if it does follow it.
@@ -80,7 +75,7 @@ impl Logs {
                 false => *held = BTreeMap::from([(base.last.index.0, base.last)]),
             }
         }
-        self.append(node, &write.entries);
+        self.append(node, &write.entries, log_time_ms);
         // What is superseded may be gone as soon as the disk is told.
         let held = &self.held[&node];
         let first = write.entries.first().map_or(u64::MAX, |entry| entry.id.index.0);
@@ -95,7 +90,7 @@ impl Logs {
     pub fn started(&mut self, node: NodeId, recovered: &Recovered) {
         let base = recovered.snapshot.as_ref().map_or(EntryId::ZERO, |meta| meta.last);
         self.held.insert(node, BTreeMap::from([(base.index.0, base)]));
-        self.append(node, &recovered.entries);
+        self.append(node, &recovered.entries, 0);
         let state = &recovered.hard_state;
         let voted = self.votes.range((node, 0)..=(node, u64::MAX)).next_back();
         if let Some((&(_, term), &candidate)) = voted {
@@ -109,7 +104,7 @@ impl Logs {
         assert!(has, "{node} has lost {vouched:?}, for which it had vouched");
     }
 
-    fn append(&mut self, node: NodeId, entries: &[Entry]) {
+    fn append(&mut self, node: NodeId, entries: &[Entry], log_time_ms: u64) {
         let held = self.held.entry(node).or_default();
         let Some(first) = entries.first() else { return };
         held.split_off(&first.id.index.0);
@@ -117,6 +112,10 @@ impl Logs {
         let mut latest_ms = before.map_or(0, |known| known.log_time_ms);
         for entry in entries {
             let proposal = proposal(entry);
+            // Who writes it first is the leader, which made it.
+            let is_new = !self.known.contains_key(&entry.id);
+            let goes_on = proposal.as_ref().is_none_or(|it| it.stamp_ms >= log_time_ms);
+            assert!(!is_new || goes_on, "log time goes back at {:?} of {node}", entry.id);
             latest_ms = latest_ms.max(proposal.as_ref().map_or(0, |it| it.stamp_ms));
             let change = proposal.as_ref().and_then(change);
             let new = Known { hash: hash(entry), log_time_ms: latest_ms, change };

@@ -86,7 +86,7 @@ impl World {
         {
             self.trace.count("handovers unheard of");
             let beat = self.plan.heartbeat_ms * MS;
-            self.part(|a, b| (a == leader) != (b == leader));
+            self.cut_off(leader);
             self.heals_from = self.now + 8 * beat;
             self.stir(4 * beat);
             self.hold(leader, (MS, 6 * beat));
