@@ -125,11 +125,22 @@ struct Question {
     begun: Time,
     sent: Time,
     answers: BTreeMap<NodeId, Option<u64>>,
+    /// What a majority has answered. It stays right when they do not know it any more.
+    majority: Option<u64>,
     /// Nothing is expected of it any more.
     closed: bool,
 }
 
 impl Question {
+    /// Who has gone on since it answered does not know any more; that it is another
+    /// state's by now, once it was told to take one over, is news.
+    fn note(&mut self, from: NodeId, hash: Option<u64>) {
+        let known = self.answers.entry(from).or_insert(hash);
+        if hash.is_some() || self.majority.is_some() {
+            *known = hash;
+        }
+    }
+
     fn wake_at(&self) -> Time {
         if self.closed { self.begun + LONG_REST } else { self.sent + PATIENCE }
     }
@@ -223,7 +234,7 @@ impl Replica {
                     && question.index == index
                     && is_member
                 {
-                    question.answers.insert(from, hash);
+                    question.note(from, hash);
                     // Others may have answered too: nobody is late yet.
                     self.judge_states(now.time, false);
                 }
@@ -280,13 +291,23 @@ impl Replica {
         let (last, rested) =
             last.map_or((Index(0), LONG_REST), |last| (last.index, now.since(last.begun)));
         let newest = self.agreement.samples.back().copied().filter(|&(index, _)| index > last);
-        let (index, own) = match newest {
-            Some(newest) if rested >= REST => newest,
-            _ if rested >= LONG_REST => (self.applied.index, self.state_hash()),
-            _ => return,
-        };
-        let answers = BTreeMap::new();
-        let question = Question { index, own, begun: now, sent: now, answers, closed: false };
+        match newest {
+            Some(newest) if rested >= REST => self.ask_about(now, newest),
+            _ if rested >= LONG_REST => self.ask_about_now(now),
+            _ => {}
+        }
+    }
+
+    /// A new question, about the state as it is.
+    fn ask_about_now(&mut self, now: Time) {
+        let current = (self.applied.index, self.state_hash());
+        self.ask_about(now, current);
+    }
+
+    fn ask_about(&mut self, now: Time, (index, own): (Index, u64)) {
+        let (answers, majority) = (BTreeMap::new(), None);
+        let question =
+            Question { index, own, begun: now, sent: now, answers, majority, closed: false };
         self.agreement.question = Some(question);
         self.ask(now);
     }
@@ -318,7 +339,11 @@ impl Replica {
         let others = self.other_members();
         let all_answered = others.iter().all(|node| question.answers.contains_key(node));
         let hashes: Vec<Option<u64>> = self.raft.membership().voters().map(hash_of).collect();
-        let (verdict, told) = match find(&hashes) {
+        let finding = question.majority.map_or_else(|| find(&hashes), Finding::Majority);
+        // They could know, had the question reached them in time.
+        let is_up = |voter| hash_of(voter).is_none() && self.raft.heard_lately(voter, now);
+        let could_know = self.raft.membership().voters().any(is_up);
+        let (verdict, told) = match finding {
             Finding::Majority(hash) => {
                 // Who is as right as they, and does not know it, is told as well.
                 let is_told = |node: &NodeId| {
@@ -331,9 +356,13 @@ impl Replica {
             }
             Finding::Equal => (None, Vec::new()),
             Finding::Open if !is_late => return,
+            Finding::Open if could_know && self.agreement.doubt.is_none() => {
+                return self.ask_about_now(now);
+            }
             Finding::Nobody | Finding::Open => (None, [others, vec![id]].concat()),
         };
         if let Some(question) = &mut self.agreement.question {
+            question.majority = verdict;
             question.closed = told.is_empty() && (is_late || (all_answered && verdict.is_some()));
         }
         for node in told {

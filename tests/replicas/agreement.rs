@@ -215,6 +215,47 @@ fn who_differs_leads_others_to_where_they_can() {
     assert_eq!(value(&reply).as_deref(), Some("newer"));
 }
 
+/// Others go on, and do not know any more what their state was when it was found.
+#[test]
+fn one_that_differs_and_ends_stops_nobody_else() {
+    let (mut cluster, leader) = voters(3);
+    let wrong = cluster.follower();
+    restart_flipped(&mut cluster, wrong);
+    // Nobody writes, so it is asked about an index that nobody takes a sample at.
+    cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
+    cluster.kill(wrong);
+    cluster.faults.clear();
+    for round in 0..20 {
+        assert!(is_stored(&cluster.call(leader, 1, set("k", &round.to_string()))));
+        cluster.run_ms(1000);
+        assert!(cluster.faults.is_empty(), "{round}: {:?}", cluster.faults);
+    }
+}
+
+/// Who has passed the index that it is asked about does not count as one who is down.
+#[test]
+fn those_who_go_on_meanwhile_are_asked_anew() {
+    for start in 0..12 {
+        let (mut cluster, leader) = voters(3);
+        let wrong = cluster.follower();
+        let other = (1..=3).map(id).find(|&node| node != leader && node != wrong);
+        let other = other.expect("a third");
+        restart_flipped(&mut cluster, wrong);
+        for round in start..start + 300 {
+            // Some questions get lost, and when they are asked again it has gone on.
+            match round % 12 {
+                0 => drop(cluster.cut.insert((leader, other))),
+                6 => cluster.cut.clear(),
+                _ => {}
+            }
+            cluster.ask(leader, 1, set("k", &round.to_string()));
+            cluster.run_ms(100);
+            assert!(cluster.faults.keys().all(|&node| node == wrong), "{:?}", cluster.faults);
+        }
+        assert_eq!(installed(&cluster, wrong), 1, "it was found");
+    }
+}
+
 /// Who was away decides when it is back; who was restarted and answers otherwise
 /// decides as well.
 #[test]
