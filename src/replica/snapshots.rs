@@ -52,10 +52,11 @@ struct Taking {
     finishing: bool,
 }
 
-/// One on its way to a follower.
+/// One on its way to a follower. It stays the same one as long as it can be read,
+/// whatever gets lost: where newer ones come often, each of them would begin anew.
 #[derive(Debug, Clone, Copy)]
 struct Sending {
-    last: EntryId,
+    what: Available,
     /// It was asked for, by a node whose log needs none.
     wanted: bool,
     heard: Time,
@@ -101,7 +102,8 @@ impl Snapshots {
 
     /// Sends no more, and takes in no more unless that is what mends this node.
     pub fn give_up_transfers(&mut self, is_mending: bool) {
-        self.sending.clear();
+        let over = std::mem::take(&mut self.sending);
+        self.jobs.extend(over.into_keys().map(SnapshotJob::Close));
         self.receiving.take_if(|_| !is_mending);
     }
 
@@ -120,7 +122,7 @@ impl Snapshots {
     /// The index behind which the journal has to be kept for those who are
     /// being sent a snapshot.
     pub fn pinned(&self) -> Option<Index> {
-        self.sending.values().map(|sending| sending.last.index).min()
+        self.sending.values().map(|sending| sending.what.last.index).min()
     }
 }
 
@@ -200,9 +202,9 @@ impl Replica {
     pub(super) fn send_snapshots(&mut self, now: Time, nodes: &[NodeId]) {
         for &node in nodes {
             match self.snapshots.newest {
-                Some(Available { last, .. }) => {
+                Some(what) => {
                     // Offered with the next look at what is being sent.
-                    let sending = Sending { last, wanted: false, heard: now, offered: Time::ZERO };
+                    let sending = Sending { what, wanted: false, heard: now, offered: Time::ZERO };
                     self.snapshots.sending.insert(node, sending);
                 }
                 None => self.raft.snapshot_ended(node),
@@ -216,9 +218,13 @@ impl Replica {
             return;
         }
         match self.snapshots.newest {
-            Some(Available { last, .. }) if last.index >= since => {
-                let new = Sending { last, wanted: true, heard: now, offered: Time::ZERO };
-                self.snapshots.sending.entry(from).or_insert(new).wanted = true;
+            Some(what) if what.last.index >= since => {
+                let new = Sending { what, wanted: true, heard: now, offered: Time::ZERO };
+                let sending = self.snapshots.sending.entry(from).or_insert(new);
+                match sending.what.last.index >= since {
+                    true => sending.wanted = true,
+                    false => *sending = new,
+                }
             }
             _ => self.snapshots.wanted = since,
         }
@@ -226,7 +232,6 @@ impl Replica {
 
     fn see_to_sending(&mut self, now: Time) {
         let mut over = Vec::new();
-        let newest = self.snapshots.newest;
         for (&node, sending) in &mut self.snapshots.sending {
             if !sending.wanted && !self.raft.needs_snapshot(node) {
                 // What follows the snapshot is pinned until memory has it.
@@ -236,16 +241,16 @@ impl Replica {
                 }
             } else if now.since(sending.heard) >= GIVE_UP {
                 over.push(node);
-            } else if now.since(sending.offered) >= PATIENCE
-                && let Some(Available { last, size_bytes }) = newest
-            {
-                (sending.last, sending.offered) = (last, now);
+            } else if now.since(sending.offered) >= PATIENCE {
+                sending.offered = now;
+                let Available { last, size_bytes } = sending.what;
                 let offer = SnapshotMessage::Offer { last, size_bytes };
                 self.messages.push((node, PeerMessage::Snapshot(offer)));
             }
         }
         for node in over {
             self.snapshots.sending.remove(&node);
+            self.snapshots.jobs.push(SnapshotJob::Close(node));
             self.raft.snapshot_ended(node);
         }
     }
@@ -342,11 +347,10 @@ impl Replica {
             }
             SnapshotReport::Read { to, bytes: None, .. } => {
                 // A newer one has taken its place: offer that at once.
-                let newest = self.snapshots.newest.map(|newest| newest.last);
                 if let Some(sending) = self.snapshots.sending.get_mut(&to)
-                    && newest != Some(sending.last)
+                    && let Some(newest) = self.snapshots.newest.filter(|&it| it != sending.what)
                 {
-                    sending.offered = Time::ZERO;
+                    (sending.what, sending.offered) = (newest, Time::ZERO);
                 }
             }
             SnapshotReport::Received { last, bytes } => {

@@ -4,6 +4,8 @@
 //! the other. What is half done has a temporary name, and is removed at the next
 //! start.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::fsm::{Fsm, Limits, Restore};
@@ -52,8 +54,9 @@ pub struct SnapshotWorker<D: Disk> {
     config: SnapshotConfig,
     writing: Option<SnapshotWriter<D>>,
     receiving: Option<(EntryId, u64, SnapshotReceiver<D>)>,
-    /// The one that was read from last.
-    open: Option<Open<D>>,
+    /// What is being read, for whom. Compaction deletes the file, and what is open
+    /// can be read to its end.
+    open: BTreeMap<NodeId, Open<D>>,
 }
 
 impl<D: Disk> SnapshotWorker<D> {
@@ -64,7 +67,7 @@ impl<D: Disk> SnapshotWorker<D> {
 
     /// Nothing is under way.
     pub fn with_config(disk: D, cluster: ClusterId, config: SnapshotConfig) -> Self {
-        Self { disk, cluster, config, writing: None, receiving: None, open: None }
+        Self { disk, cluster, config, writing: None, receiving: None, open: BTreeMap::new() }
     }
 
     /// Does one job, and says what came of it. An error is the end: the disk
@@ -97,6 +100,10 @@ impl<D: Disk> SnapshotWorker<D> {
                 Ok(())
             }
             SnapshotJob::Read { to, last, offset } => self.read(to, last, offset, report),
+            SnapshotJob::Close(to) => {
+                self.open.remove(&to);
+                Ok(())
+            }
             SnapshotJob::Receive { last, size_bytes, resume } => {
                 self.receive(last, size_bytes, resume, report)
             }
@@ -164,15 +171,15 @@ impl<D: Disk> SnapshotWorker<D> {
         offset: u64,
         report: &mut impl FnMut(SnapshotReport),
     ) -> Result<(), WalError> {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != last) {
-            self.open = self.open_whole(last)?;
-        }
+        let open = match self.open.remove(&to).filter(|(open, _)| *open == last) {
+            Some(open) => Some(open),
+            None => self.open_whole(last)?,
+        };
         let chunk_bytes = self.config.chunk_bytes;
-        let chunk = |reader: &SnapshotReader<_>| reader.chunk(offset, chunk_bytes);
-        let bytes = self.open.as_ref().map(|(_, reader)| chunk(reader)).transpose()?;
-        if bytes.as_ref().is_some_and(|bytes| bytes.len() < chunk_bytes) {
-            // The last one: what compaction deletes is not kept from being freed.
-            self.open = None;
+        let chunk = |(_, reader): &Open<D>| reader.chunk(offset, chunk_bytes);
+        let bytes = open.as_ref().map(chunk).transpose()?;
+        if let Some(open) = open {
+            self.open.insert(to, open);
         }
         report(SnapshotReport::Read { to, last, offset, bytes });
         Ok(())

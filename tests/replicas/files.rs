@@ -18,6 +18,8 @@ pub struct Files {
     files: BTreeMap<EntryId, File>,
     writing: Option<File>,
     receiving: Option<(EntryId, u64, Vec<u8>)>,
+    /// How many were begun to be taken in from a leader, from their first byte.
+    pub begun: usize,
     /// How many were taken in from a leader.
     pub received: usize,
 }
@@ -81,9 +83,10 @@ impl Files {
                 });
                 Some(SnapshotReport::Read { to, last, offset, bytes })
             }
-            SnapshotJob::Drop(_) => None,
+            SnapshotJob::Close(_) | SnapshotJob::Drop(_) => None,
             SnapshotJob::Receive { last, size_bytes, resume } => {
                 if !resume || self.receiving.as_ref().is_none_or(|(known, ..)| *known != last) {
+                    self.begun += 1;
                     self.receiving = Some((last, size_bytes, Vec::new()));
                 }
                 let bytes = self.receiving.as_ref().map_or(0, |(.., bytes)| bytes.len() as u64);

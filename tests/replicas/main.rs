@@ -498,6 +498,41 @@ fn who_was_away_too_long_goes_on_from_a_snapshot_while_writes_go_on() {
     all_agree(&mut cluster);
 }
 
+/// With every newer one it would begin anew, and where they come faster than one is
+/// sent, never come to an end.
+#[test]
+fn a_snapshot_goes_on_where_it_was_when_something_is_lost_and_there_is_a_newer_one() {
+    for lost_ms in 5..15 {
+        let mut cluster = forgetful(3);
+        let leader = cluster.leader().unwrap();
+        let away = cluster.follower();
+        let files = std::mem::take(&mut cluster.nodes.get_mut(&away).unwrap().files);
+        let journal = cluster.kill(away);
+        for n in 0..100 {
+            cluster.call(leader, 1, set(&format!("k{n}"), &"value ".repeat(100)));
+        }
+        cluster.start_with(away.0, journal, files);
+        cluster.run_until("it begins", |cluster| cluster.nodes[&away].files.begun > 0);
+        let newest = cluster.nodes[&leader].files.count();
+        let mut ms = 0;
+        cluster.run_until_busy("it is there", |cluster| {
+            ms += 1;
+            if ms == lost_ms {
+                cluster.cut.extend([(leader, away), (away, leader)]);
+            } else if ms == lost_ms + 2 {
+                cluster.cut.clear();
+            }
+            if ms % 20 == 0 {
+                cluster.ask(leader, 1, set("large", &"value ".repeat(500)));
+            }
+            cluster.nodes[&away].files.received > 0
+        });
+        assert!(ms > 1000, "something is lost");
+        assert!(cluster.nodes[&leader].files.count() > newest, "there is a newer one");
+        assert_eq!(cluster.nodes[&away].files.begun, 1, "lost at {lost_ms} ms");
+    }
+}
+
 /// Its disk was slow, so its leader knows of little that it holds and would send a
 /// snapshot, of which it holds all.
 #[test]

@@ -63,6 +63,8 @@ pub enum SnapshotJob {
         /// From where.
         offset: u64,
     },
+    /// Nothing more is read for this node.
+    Close(NodeId),
     /// Begin to take one in, or go on with it.
     Receive {
         /// Which.
