@@ -165,6 +165,11 @@ impl Core {
         disk.min(memory)
     }
 
+    /// Whether the disk owes so much that it is to be given no more commands.
+    pub fn disk_lags(&self) -> bool {
+        self.durability.in_flight_bytes() > self.config.disk_lag_bytes
+    }
+
     /// What the disk owes already, and will owe with the next write.
     fn owed_bytes(&self) -> usize {
         let first = self.durability.issued().next();

@@ -95,9 +95,10 @@ impl Follower {
         Ok(())
     }
 
-    /// How many of these there is room for.
+    /// How many of these there is room for. What the disk has not yet done is in
+    /// memory: each leader, and each new link, would add a window to it.
     fn there_is_room_for(core: &Core, entries: &[Entry]) -> usize {
-        let room = core.room_for_commands();
+        let room = if core.disk_lags() { 0 } else { core.room_for_commands() };
         if room == usize::MAX {
             return entries.len();
         }

@@ -162,7 +162,7 @@ impl Leader {
         if self.transfer.is_some() {
             return Err(ProposeError::Transferring);
         }
-        if core.durability.in_flight_bytes() > core.config.disk_lag_bytes {
+        if core.disk_lags() {
             return Err(ProposeError::DiskLags);
         }
         if bytes > core.room_for_commands() {

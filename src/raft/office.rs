@@ -64,7 +64,7 @@ impl Leader {
             .durability
             .waiting_since()
             .is_some_and(|since| now.since(since) > core.config.election_timeout_max);
-        let lags = core.durability.in_flight_bytes() > core.config.disk_lag_bytes;
+        let lags = core.disk_lags();
         let has_room = |progress: &Progress| progress.room && progress.confirmed > 0;
         match core.suspended {
             true => Some("cannot serve"),

@@ -349,6 +349,12 @@ impl Raft {
         self.core.durability.durable()
     }
 
+    /// How many bytes of the log are in memory.
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        self.core.log.bytes()
+    }
+
     /// The configuration in use.
     pub fn membership(&self) -> &Membership {
         self.core.membership()

@@ -62,6 +62,37 @@ fn who_applies_nothing_does_not_fill_its_memory() {
     assert_eq!(raft.durable_index(), raft.last().index);
 }
 
+/// Each leader, and each new link, sends a window full of entries to one whose disk
+/// hangs. It takes no more than so many, and what consensus itself needs.
+#[test]
+fn a_disk_that_hangs_does_not_fill_the_memory() {
+    let config = Config { disk_lag_bytes: 2000, ..Config::new(n(1), 7) };
+    let mut raft = follower_with(config, 3);
+    let mut writes = Vec::new();
+    let mut send = |raft: &mut Raft, payload| {
+        let last = raft.last();
+        let entry = Entry { id: EntryId::new(2, last.index.0 + 1), payload };
+        raft.receive(Time::ZERO, append(last, vec![entry], last.index.0));
+        writes.extend(raft.ready(Time::ZERO).write);
+    };
+    let command = || Payload::Command(vec![0; 200].into());
+    for _ in 0..100 {
+        send(&mut raft, command());
+    }
+    let full = raft.last().index.0;
+    assert!((10..20).contains(&full) && raft.log_bytes() < 3000, "{raft:?}");
+    send(&mut raft, Payload::Noop);
+    assert_eq!(raft.last().index.0, full + 1);
+    // The disk goes on, and so does it.
+    for write in writes {
+        raft.durable(write.seq);
+    }
+    let last = raft.last();
+    let entry = Entry { id: EntryId::new(2, last.index.0 + 1), payload: command() };
+    raft.receive(Time::ZERO, append(last, vec![entry], last.index.0));
+    assert_eq!(raft.last().index.0, full + 2);
+}
+
 /// A follower with three entries that knows them all to be committed.
 fn follower_of_committed() -> Raft {
     let mut raft = follower(3);
