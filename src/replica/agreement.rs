@@ -47,7 +47,8 @@ const LONG_REST: Duration = Duration::from_secs(10);
 /// How long to wait before something is said again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long those who have not answered can hold up a verdict.
+/// How long those who have not answered can hold up a verdict, each time they are
+/// asked; all in all it is no longer than [`LONG_REST`].
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Gives the hash of a membership a value of its own.
@@ -120,6 +121,8 @@ fn find(hashes: &[Option<u64>]) -> Finding {
 #[derive(Debug)]
 struct Question {
     index: Index,
+    /// Since when there are answers that differ, and no majority.
+    open_since: Option<Time>,
     /// The leader's own hash.
     own: u64,
     begun: Time,
@@ -210,15 +213,18 @@ impl Replica {
         if !index.0.is_multiple_of(SAMPLE_EVERY) && !is_owed {
             return;
         }
-        let hash = self.state_hash();
+        self.note_sample(index, self.state_hash());
+        if let Some((to, asked)) = self.agreement.owed.take_if(|_| is_owed) {
+            self.answer_for_state(to, asked);
+        }
+    }
+
+    fn note_sample(&mut self, index: Index, hash: u64) {
         let samples = &mut self.agreement.samples;
         if samples.len() >= SAMPLES {
             samples.pop_front();
         }
         samples.push_back((index, hash));
-        if let Some((to, asked)) = self.agreement.owed.take_if(|_| is_owed) {
-            self.answer_for_state(to, asked);
-        }
     }
 
     /// A node speaks about states.
@@ -259,6 +265,10 @@ impl Replica {
 
     fn answer_for_state(&mut self, to: NodeId, index: Index) {
         let hash = self.hash_at(index);
+        if let Some(hash) = hash.filter(|_| self.agreement.sample_at(index).is_none()) {
+            // What is said of it may come when it has gone on.
+            self.note_sample(index, hash);
+        }
         self.say_of_state(to, StateMessage::Answer { index, hash });
     }
 
@@ -278,7 +288,9 @@ impl Replica {
             Some(question) => {
                 let is_late = now.since(question.begun) >= GRACE;
                 self.judge_states(now, is_late);
-                self.ask(now);
+                if self.agreement.question.as_ref().is_some_and(|question| question.sent < now) {
+                    self.ask(now);
+                }
             }
             None => self.ask_next(now),
         }
@@ -292,23 +304,28 @@ impl Replica {
             last.map_or((Index(0), LONG_REST), |last| (last.index, now.since(last.begun)));
         let newest = self.agreement.samples.back().copied().filter(|&(index, _)| index > last);
         match newest {
-            Some(newest) if rested >= REST => self.ask_about(now, newest),
-            _ if rested >= LONG_REST => self.ask_about_now(now),
+            Some(newest) if rested >= REST => self.ask_about(now, newest, None),
+            _ if rested >= LONG_REST => self.ask_about(now, self.current(), None),
             _ => {}
         }
     }
 
-    /// A new question, about the state as it is.
-    fn ask_about_now(&mut self, now: Time) {
-        let current = (self.applied.index, self.state_hash());
-        self.ask_about(now, current);
+    /// The state as it is.
+    fn current(&self) -> (Index, u64) {
+        (self.applied.index, self.state_hash())
     }
 
-    fn ask_about(&mut self, now: Time, (index, own): (Index, u64)) {
-        let (answers, majority) = (BTreeMap::new(), None);
-        let question =
-            Question { index, own, begun: now, sent: now, answers, majority, closed: false };
-        self.agreement.question = Some(question);
+    fn ask_about(&mut self, now: Time, state: (Index, u64), open_since: Option<Time>) {
+        self.agreement.question = Some(Question {
+            index: state.0,
+            open_since,
+            own: state.1,
+            begun: now,
+            sent: now,
+            answers: BTreeMap::new(),
+            majority: None,
+            closed: false,
+        });
         self.ask(now);
     }
 
@@ -328,7 +345,9 @@ impl Replica {
         members.filter(|&node| node != self.raft.id()).collect()
     }
 
-    /// Draws the conclusion from what is known, if there is one.
+    /// Draws the conclusion from what is known, if there is one. A majority's word
+    /// stands for good; while there is none, those who had not heard the question
+    /// in time are asked about the state as it is by then.
     fn judge_states(&mut self, now: Time, is_late: bool) {
         let Some(question) = &self.agreement.question else { return };
         let (index, own, id) = (question.index, question.own, self.raft.id());
@@ -340,9 +359,16 @@ impl Replica {
         let all_answered = others.iter().all(|node| question.answers.contains_key(node));
         let hashes: Vec<Option<u64>> = self.raft.membership().voters().map(hash_of).collect();
         let finding = question.majority.map_or_else(|| find(&hashes), Finding::Majority);
-        // They could know, had the question reached them in time.
-        let is_up = |voter| hash_of(voter).is_none() && self.raft.heard_lately(voter, now);
-        let could_know = self.raft.membership().voters().any(is_up);
+        // Some could know, had the question reached them in time.
+        let could_know = |voter| {
+            let raft = &self.raft;
+            let is_up = raft.heard_lately(voter, now) && raft.serves(voter);
+            hash_of(voter).is_none() && is_up && !raft.needs_snapshot(voter)
+        };
+        let open_since = question.open_since.unwrap_or(question.begun);
+        let is_worth_asking = self.agreement.doubt.is_none()
+            && now.since(open_since) < LONG_REST
+            && self.raft.membership().voters().any(could_know);
         let (verdict, told) = match finding {
             Finding::Majority(hash) => {
                 // Who is as right as they, and does not know it, is told as well.
@@ -356,14 +382,20 @@ impl Replica {
             }
             Finding::Equal => (None, Vec::new()),
             Finding::Open if !is_late => return,
-            Finding::Open if could_know && self.agreement.doubt.is_none() => {
-                return self.ask_about_now(now);
+            Finding::Open if is_worth_asking => {
+                return self.ask_about(now, self.current(), Some(open_since));
             }
             Finding::Nobody | Finding::Open => (None, [others, vec![id]].concat()),
         };
+        // Those who cannot be told now are found again; others are not to wait for them.
+        let is_heard = |&node: &NodeId| node == id || self.raft.heard_lately(node, now);
+        let is_told = told.is_empty()
+            || (verdict.is_some()
+                && is_late
+                && (now.since(question.begun) >= LONG_REST || !told.iter().any(is_heard)));
         if let Some(question) = &mut self.agreement.question {
             question.majority = verdict;
-            question.closed = told.is_empty() && (is_late || (all_answered && verdict.is_some()));
+            question.closed = is_told && (is_late || (all_answered && verdict.is_some()));
         }
         for node in told {
             if node == id {
@@ -378,9 +410,13 @@ impl Replica {
     /// does not know has nothing to compare.
     fn take_verdict(&mut self, now: Time, index: Index, own: Option<u64>, majority: Option<u64>) {
         let is_mendable = self.fault.is_none() || self.agreement.doubt.is_some();
-        let Some(own) = own.filter(|_| is_mendable && !self.agreement.is_wrong()) else { return };
+        let is_undecided = matches!(self.agreement.doubt, Some(Doubt::Undecided));
+        if !is_mendable || self.agreement.is_wrong() || (own.is_none() && !is_undecided) {
+            return;
+        }
         match majority {
-            Some(hash) if hash == own => self.trust_state(),
+            Some(hash) if own == Some(hash) => self.trust_state(),
+            // Or it has stopped before that index: it cannot be told that it was right.
             Some(_) => {
                 self.doubt(
                     Doubt::Wrong(Time::ZERO),

@@ -232,6 +232,36 @@ fn one_that_differs_and_ends_stops_nobody_else() {
     }
 }
 
+/// Nor does it keep others from being found.
+#[test]
+fn one_that_differs_and_ends_hides_no_other() {
+    let (mut cluster, leader) = voters(5);
+    let followers: Vec<_> = (1..=5).map(id).filter(|&node| node != leader).collect();
+    restart_flipped(&mut cluster, followers[0]);
+    cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&followers[0]));
+    cluster.kill(followers[0]);
+    cluster.faults.clear();
+    write_hundred(&mut cluster, leader);
+    restart_flipped(&mut cluster, followers[1]);
+    cluster.run_until("the other stops", |cluster| cluster.faults.contains_key(&followers[1]));
+    cluster.run_until("and is mended", |cluster| cluster.faults.is_empty());
+}
+
+/// One that could decide and never does is waited for, but not for ever.
+#[test]
+fn who_is_up_and_never_answers_does_not_decide() {
+    let (mut cluster, leader) = voters(3);
+    let wrong = cluster.follower();
+    let other = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    restart_flipped(&mut cluster, wrong);
+    cluster.discreet.insert(other);
+    write_past_a_sample(&mut cluster, leader);
+    cluster.run_until("all stop", |cluster| cluster.faults.len() == 3);
+    cluster.discreet.clear();
+    cluster.run_until("one is mended", |cluster| cluster.faults.is_empty());
+    assert_eq!(installed(&cluster, wrong), 1);
+}
+
 /// Who has passed the index that it is asked about does not count as one who is down.
 #[test]
 fn those_who_go_on_meanwhile_are_asked_anew() {

@@ -53,6 +53,8 @@ pub struct Cluster {
     pub stuck: BTreeSet<NodeId>,
     /// Processes that do nothing at all; what arrives for them waits.
     pub paused: BTreeSet<NodeId>,
+    /// What these say of their states gets lost.
+    pub discreet: BTreeSet<NodeId>,
     /// Everything that consensus or a client of another node says arrives twice.
     pub doubled: bool,
     /// How far the wall clocks are ahead of the time that passes.
@@ -98,6 +100,7 @@ impl Cluster {
             may_fault: false,
             stuck: BTreeSet::new(),
             paused: BTreeSet::new(),
+            discreet: BTreeSet::new(),
             doubled: false,
             wall_ahead_ms: BTreeMap::new(),
             numbers: 0,
@@ -260,7 +263,10 @@ impl Cluster {
             }
         }
         for (from, to, message) in std::mem::take(&mut self.network) {
-            let lost = self.cut.contains(&(from, to)) || !self.nodes.contains_key(&from);
+            let is_state = matches!(message, PeerMessage::State(_));
+            let lost = self.cut.contains(&(from, to))
+                || !self.nodes.contains_key(&from)
+                || (is_state && self.discreet.contains(&from));
             if let (false, Some(node)) = (lost, self.nodes.get_mut(&to)) {
                 let twice = self.doubled && !matches!(message, PeerMessage::Snapshot(_));
                 let copy = twice.then(|| Input::Peer { from, message: message.clone() });
