@@ -263,6 +263,8 @@ impl Replica {
             at_once |= self.serve_ready(now, ready.reads);
             self.send_snapshots(now.time, &ready.snapshot_to);
             at_once |= self.see_to_snapshots(now);
+        } else {
+            ready.snapshot_to.iter().for_each(|&node| self.raft.snapshot_ended(node));
         }
         self.see_to_agreement(now.time);
         self.give_up_late(now.time);
@@ -379,7 +381,9 @@ impl Replica {
     /// storing and voting.
     fn stop_serving(&mut self, fault: &str) {
         self.raft.suspend();
-        self.snapshots.give_up_transfers(self.agreement.is_wrong());
+        for node in self.snapshots.give_up_transfers(self.agreement.is_wrong()) {
+            self.raft.snapshot_ended(node);
+        }
         for ticket in self.writes.take_all() {
             self.give_up_write(ticket);
         }

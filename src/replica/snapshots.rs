@@ -57,10 +57,21 @@ struct Taking {
 #[derive(Debug, Clone, Copy)]
 struct Sending {
     what: Available,
+    /// Up to where it was asked for.
+    asked_bytes: u64,
+    /// It has arrived, and what follows it is pinned.
+    arrived: bool,
     /// It was asked for, by a node whose log needs none.
     wanted: bool,
     heard: Time,
     offered: Time,
+}
+
+impl Sending {
+    /// Offered with the next look at what is being sent.
+    fn new(what: Available, wanted: bool, now: Time) -> Self {
+        Self { what, asked_bytes: 0, arrived: false, wanted, heard: now, offered: Time::ZERO }
+    }
 }
 
 /// One on its way here.
@@ -100,11 +111,13 @@ impl Snapshots {
         Self { newest, ..Self::default() }
     }
 
-    /// Sends no more, and takes in no more unless that is what mends this node.
-    pub fn give_up_transfers(&mut self, is_mending: bool) {
-        let over = std::mem::take(&mut self.sending);
-        self.jobs.extend(over.into_keys().map(SnapshotJob::Close));
+    /// Sends no more, and takes in no more unless that is what mends this node. To
+    /// whom it was sending.
+    pub fn give_up_transfers(&mut self, is_mending: bool) -> Vec<NodeId> {
+        let over: Vec<NodeId> = std::mem::take(&mut self.sending).into_keys().collect();
+        self.jobs.extend(over.iter().copied().map(SnapshotJob::Close));
         self.receiving.take_if(|_| !is_mending);
+        over
     }
 
     /// The jobs that have come up.
@@ -203,9 +216,7 @@ impl Replica {
         for &node in nodes {
             match self.snapshots.newest {
                 Some(what) => {
-                    // Offered with the next look at what is being sent.
-                    let sending = Sending { what, wanted: false, heard: now, offered: Time::ZERO };
-                    self.snapshots.sending.insert(node, sending);
+                    self.snapshots.sending.insert(node, Sending::new(what, false, now));
                 }
                 None => self.raft.snapshot_ended(node),
             }
@@ -219,7 +230,7 @@ impl Replica {
         }
         match self.snapshots.newest {
             Some(what) if what.last.index >= since => {
-                let new = Sending { what, wanted: true, heard: now, offered: Time::ZERO };
+                let new = Sending::new(what, true, now);
                 let sending = self.snapshots.sending.entry(from).or_insert(new);
                 match sending.what.last.index >= since {
                     true => sending.wanted = true,
@@ -236,7 +247,13 @@ impl Replica {
             if !sending.wanted && !self.raft.needs_snapshot(node) {
                 // What follows the snapshot is pinned until memory has it.
                 sending.offered = now;
-                if !self.raft.needs_journal(node) {
+                if !std::mem::replace(&mut sending.arrived, true) {
+                    self.snapshots.jobs.push(SnapshotJob::Close(node));
+                }
+                if self.raft.heard_lately(node, now) {
+                    sending.heard = now;
+                }
+                if !self.raft.needs_journal(node) || now.since(sending.heard) >= GIVE_UP {
                     over.push(node);
                 }
             } else if now.since(sending.heard) >= GIVE_UP {
@@ -280,12 +297,7 @@ impl Replica {
                 self.on_offer(now, from, last, size_bytes);
             }
             SnapshotMessage::Wanted { since } => self.on_wanted(now, from, since),
-            SnapshotMessage::Request { last, offset } => {
-                if let Some(sending) = self.snapshots.sending.get_mut(&from) {
-                    (sending.heard, sending.offered) = (now, now);
-                    self.snapshots.jobs.push(SnapshotJob::Read { to: from, last, offset });
-                }
-            }
+            SnapshotMessage::Request { last, offset } => self.on_request(now, from, last, offset),
             SnapshotMessage::Chunk { last, offset, bytes } => {
                 if let Some(receiving) = &mut self.snapshots.receiving
                     && (receiving.from, receiving.last) == (from, last)
@@ -294,6 +306,27 @@ impl Replica {
                     self.snapshots.jobs.push(SnapshotJob::Take { last, offset, bytes });
                 }
             }
+        }
+    }
+
+    fn on_request(&mut self, now: Time, from: NodeId, last: EntryId, offset: u64) {
+        let newest = self.snapshots.newest;
+        let Some(sending) = self.snapshots.sending.get_mut(&from) else { return };
+        sending.heard = now;
+        let is_it = sending.what.last == last;
+        if is_it && offset == 0 && sending.asked_bytes > 0 {
+            // It begins anew: it may as well begin with the newest. The last one may
+            // be one of which no state can be made.
+            let what = newest.unwrap_or(sending.what);
+            *sending = Sending::new(what, sending.wanted, now);
+            self.snapshots.jobs.push(SnapshotJob::Close(from));
+        } else if is_it {
+            sending.offered = now;
+            sending.asked_bytes = sending.asked_bytes.max(offset);
+            self.snapshots.jobs.push(SnapshotJob::Read { to: from, last, offset });
+        } else {
+            // It has not heard yet of the one that it is to have.
+            sending.offered = Time::ZERO;
         }
     }
 
@@ -345,12 +378,13 @@ impl Replica {
                 let chunk = SnapshotMessage::Chunk { last, offset, bytes };
                 self.messages.push((to, PeerMessage::Snapshot(chunk)));
             }
-            SnapshotReport::Read { to, bytes: None, .. } => {
+            SnapshotReport::Read { to, last, bytes: None, .. } => {
                 // A newer one has taken its place: offer that at once.
                 if let Some(sending) = self.snapshots.sending.get_mut(&to)
                     && let Some(newest) = self.snapshots.newest.filter(|&it| it != sending.what)
+                    && sending.what.last == last
                 {
-                    (sending.what, sending.offered) = (newest, Time::ZERO);
+                    *sending = Sending::new(newest, sending.wanted, now.time);
                 }
             }
             SnapshotReport::Received { last, bytes } => {

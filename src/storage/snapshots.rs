@@ -5,13 +5,14 @@
 //! start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::fsm::{Fsm, Limits, Restore};
 use crate::raft::{ClusterId, EntryId, Index, NodeId};
 use crate::replica::{SnapshotJob, SnapshotReport};
-use crate::wal::snapshot_file::{self, BLOCK_LIMIT_BYTES};
+use crate::wal::snapshot_file::BLOCK_LIMIT_BYTES;
 use crate::wal::{Disk, DiskFile, SnapshotReader, SnapshotReceiver, SnapshotWriter, WalError};
 
 /// Settings.
@@ -45,7 +46,7 @@ pub fn restore<F: DiskFile>(reader: &mut SnapshotReader<F>) -> Result<Fsm, WalEr
 }
 
 /// A snapshot that is being read.
-type Open<D> = (EntryId, SnapshotReader<<D as Disk>::File>);
+type Open<D> = (EntryId, Arc<SnapshotReader<<D as Disk>::File>>);
 
 /// The directory, and the files that are being written, taken in and read.
 pub struct SnapshotWorker<D: Disk> {
@@ -171,10 +172,8 @@ impl<D: Disk> SnapshotWorker<D> {
         offset: u64,
         report: &mut impl FnMut(SnapshotReport),
     ) -> Result<(), WalError> {
-        let open = match self.open.remove(&to).filter(|(open, _)| *open == last) {
-            Some(open) => Some(open),
-            None => self.open_whole(last)?,
-        };
+        let known = self.open.values().find(|(open, _)| *open == last).cloned();
+        let open = known.map_or_else(|| self.open_whole(last), |known| Ok(Some(known)))?;
         let chunk_bytes = self.config.chunk_bytes;
         let chunk = |(_, reader): &Open<D>| reader.chunk(offset, chunk_bytes);
         let bytes = open.as_ref().map(chunk).transpose()?;
@@ -189,11 +188,11 @@ impl<D: Disk> SnapshotWorker<D> {
     /// find out at the end, and be sent the same again. Compaction may have
     /// taken the file meanwhile; the leader offers another.
     fn open_whole(&self, last: EntryId) -> Result<Option<Open<D>>, WalError> {
-        match self.disk.open(&snapshot_file::name(last)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            _ => snapshot_file::read(&self.disk, self.cluster, last, |_| Ok(()))?,
+        let Some(mut reader) = SnapshotReader::find(&self.disk, self.cluster, last)? else {
+            return Ok(None);
         };
-        Ok(Some((last, SnapshotReader::open(&self.disk, self.cluster, last)?)))
+        while reader.next_block()?.is_some() {}
+        Ok(Some((last, Arc::new(reader))))
     }
 
     /// Begins, or goes on where it was: the report says from where.

@@ -239,18 +239,28 @@ impl<F: DiskFile> SnapshotReader<F> {
         cluster: ClusterId,
         last: EntryId,
     ) -> Result<Self, WalError> {
-        let reader = Self::open_named(disk, cluster, &name(last))?;
+        let found = Self::find(disk, cluster, last)?;
+        found.ok_or_else(|| missing(disk, &name(last)))
+    }
+
+    /// The same, if the file is there: compaction may have taken it.
+    pub fn find<D: Disk<File = F>>(
+        disk: &D,
+        cluster: ClusterId,
+        last: EntryId,
+    ) -> Result<Option<Self>, WalError> {
+        let Some(reader) = Self::open_named(disk, cluster, &name(last))? else { return Ok(None) };
         if reader.meta.last != last {
             return Err(reader.damaged("another snapshot has this one's name"));
         }
-        Ok(reader)
+        Ok(Some(reader))
     }
 
     fn open_named<D: Disk<File = F>>(
         disk: &D,
         cluster: ClusterId,
         name: &str,
-    ) -> Result<Self, WalError> {
+    ) -> Result<Option<Self>, WalError> {
         let path = disk.path(name);
         let damaged = |what: &str| WalError::Damaged {
             file: path.clone(),
@@ -259,9 +269,7 @@ impl<F: DiskFile> SnapshotReader<F> {
             what: what.to_owned(),
         };
         let file = match disk.open(name) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(damaged("this snapshot is missing"));
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.at("open", path.clone())?,
         };
         let size = file.size().at("measure", path.clone())?;
@@ -291,7 +299,8 @@ impl<F: DiskFile> SnapshotReader<F> {
             let what = format!("belongs to cluster {owner}");
             return Err(WalError::Foreign { file: path, what });
         }
-        Ok(Self { file, path, meta, state, size, at: end, chain, count: 0, complete: false })
+        let (at, count, complete) = (end, 0, false);
+        Ok(Some(Self { file, path, meta, state, size, at, chain, count, complete }))
     }
 
     /// What consensus has to know of it.
@@ -376,6 +385,11 @@ impl<F: DiskFile> SnapshotReader<F> {
     }
 }
 
+fn missing<D: Disk>(disk: &D, name: &str) -> WalError {
+    let what = "this snapshot is missing".to_owned();
+    WalError::Damaged { file: disk.path(name), offset: 0, index: None, what }
+}
+
 fn decode_body(body: Bytes) -> Result<(ClusterId, SnapshotMeta, Bytes), Malformed> {
     let mut reader = Reader::new(body);
     let cluster = ClusterId(reader.u128()?);
@@ -453,7 +467,8 @@ impl<D: Disk> SnapshotReceiver<D> {
         restore: impl FnOnce(&mut SnapshotReader<D::File>) -> Result<S, WalError>,
     ) -> Result<(SnapshotMeta, S), WalError> {
         let Growing { disk, temporary, .. } = &self.file;
-        let reader = SnapshotReader::open_named(disk, self.cluster, temporary)?;
+        let reader = SnapshotReader::open_named(disk, self.cluster, temporary)?
+            .ok_or_else(|| missing(disk, temporary))?;
         if reader.meta.last != self.last {
             return Err(reader.damaged("another snapshot than the one announced"));
         }
