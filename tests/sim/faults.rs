@@ -116,6 +116,8 @@ impl World {
             Fault::Echo => self.echo(),
             Fault::Twins => self.twins(),
             Fault::Schism => self.schism(),
+            Fault::Revenant => self.revenant(),
+            Fault::Dawdle => self.schemes.dawdles = true,
             Fault::Transfer => {
                 self.trace.count("transfers asked for");
                 let ticket = Ticket { connection: OPERATOR, number: self.tick() };

@@ -10,8 +10,8 @@ use raftcache::wal::Disk;
 use super::checkers::linearizability::History;
 use super::checkers::{stale, ttl};
 use super::logs::Logs;
-use super::node::{Machine, Moment, Process};
-use super::plan::SECOND;
+use super::node::{Machine, Moment, Process, Wrong};
+use super::plan::{Plan, SECOND};
 use super::trace::Trace;
 
 /// No more than this may wait anywhere.
@@ -108,7 +108,7 @@ impl Judge {
 
     /// A replica says that it must not go on.
     pub fn fault(&mut self, number: usize, machine: &Machine, fault: Option<String>) {
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|_| machine.wrong == Wrong::No) {
             panic!("n{} (damaged: {}): {fault}", number + 1, machine.damaged);
         }
     }
@@ -167,7 +167,14 @@ impl Judge {
     }
 
     /// After a turn of this machine's node.
-    pub fn look(&mut self, number: usize, machine: &Machine, now: u64, trace: &mut Trace) {
+    pub fn look(
+        &mut self,
+        number: usize,
+        machine: &Machine,
+        plan: &Plan,
+        now: u64,
+        trace: &mut Trace,
+    ) {
         let Some(process) = &machine.process else { return };
         let (raft, fsm) = (process.raft(), process.driver.replica().fsm());
         let now_seen = Seen {
@@ -204,13 +211,16 @@ impl Judge {
                 trace.count("commits ahead of own disk");
             }
         }
-        if now_seen.applied != before.applied {
+        if now_seen.applied != before.applied && machine.wrong == Wrong::No {
             self.compare_states(process, name, trace);
         }
         let jobs = process.journal.as_ref().map_or(0, |journal| journal.queue.len())
             + process.snapshots.as_ref().map_or(0, |snapshots| snapshots.queue.len());
         assert!(process.inbox.len() + jobs < QUEUE_LIMIT, "{name}: too much waits");
         assert!(fsm.memory_bytes() < MEMORY_LIMIT_BYTES, "{name}: too much is in memory");
+        let log_bytes = raft.log_bytes();
+        let most = plan.log_limit_bytes();
+        assert!(log_bytes < most, "{name}: {log_bytes} bytes of log in memory, over {most}");
         let used = machine.disk.used_bytes();
         assert!(used < DISK_LIMIT_BYTES, "{name}: the disk fills up: {:?}", files(machine));
     }

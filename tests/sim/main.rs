@@ -44,7 +44,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use checkers::{exactly_once, linearizability, stale, ttl};
+use node::{Machine, Wrong};
 use plan::{FAULTS_US, SECOND};
+use raftcache::wal::Disk;
+use raftcache::wal::faulty::Crash;
 use world::{Event, World};
 
 /// How long everything may take once nothing fails any more.
@@ -54,7 +57,7 @@ const PATIENCE_US: u64 = 30 * SECOND;
 const ENOUGH: u64 = 1000;
 
 /// Everything that can.
-const KINDS: [&str; 52] = [
+const KINDS: [&str; 56] = [
     "bounces",
     "bridges",
     "commits ahead of own disk",
@@ -74,6 +77,8 @@ const KINDS: [&str; 52] = [
     "isolations",
     "laggards",
     "leaders left with learners",
+    "leaders left with too few",
+    "leaders that came back in vain",
     "leaders that end as they begin",
     "lease reads",
     "membership changes",
@@ -100,8 +105,10 @@ const KINDS: [&str; 52] = [
     "snapshots in short succession",
     "snapshots received",
     "snapshots taken",
+    "snapshots that nobody waits for",
     "splits",
     "stalled disks",
+    "states gone wrong",
     "torn writes",
     "transfers asked for",
     "truncations",
@@ -126,7 +133,7 @@ impl World {
         let Some(leader) = self.leader() else { return false };
         let Some(leading) = &self.machines[leader].process else { return false };
         let raft = leading.raft();
-        let is_well = |machine: &node::Machine| {
+        let is_well = |machine: &Machine| {
             let Some(process) = &machine.process else { return machine.retired };
             let there = process.raft();
             raft.applied_membership().is_voter(process.node())
@@ -158,7 +165,7 @@ impl World {
     }
 
     pub fn states(&self) -> String {
-        let state = |machine: &node::Machine| match &machine.process {
+        let state = |machine: &Machine| match &machine.process {
             Some(process) => format!("{}: {:?}", machine.name, process.driver.replica()),
             None => format!("{}: down, retired: {}", machine.name, machine.retired),
         };
@@ -185,7 +192,7 @@ impl World {
         self.rest_all(true);
         self.must("a cluster that is well", PATIENCE_US, Self::is_well);
         self.rest_all(false);
-        for _ in 0..PATIENCE_US / SECOND {
+        for _ in 0..2 * PATIENCE_US / SECOND {
             self.stir(SECOND);
             let until = self.now + SECOND;
             if self.run_until(until, |world| world.operations() >= OPERATIONS) {
@@ -207,7 +214,35 @@ impl World {
         self.must("one more voter", PATIENCE_US, |world| {
             world.is_well() && world.trace.counted("membership changes") > before
         });
+        self.lose_a_state();
         self.check();
+    }
+
+    /// A node that starts with another state than its log says: it is not to go on.
+    /// Who is down could be the one that decides who is right.
+    fn lose_a_state(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(process) = &self.machines[leader].process else { return };
+        let members = process.raft().membership();
+        let is_up = |node| {
+            let is_it = |process: &node::Process| process.node() == node;
+            self.machines.iter().any(|machine| machine.process.as_ref().is_some_and(is_it))
+        };
+        let has_snapshot = |machine: &Machine| {
+            let names = machine.disk.list().unwrap();
+            machine.process.is_some() && names.iter().any(|name| name.starts_with("snapshot-"))
+        };
+        let mut machines = self.machines.iter().enumerate();
+        let found = machines.find(|&(number, it)| number != leader && has_snapshot(it));
+        if let Some((number, _)) = found.filter(|_| members.voters().all(is_up)) {
+            self.trace.count("states gone wrong");
+            self.crash(number, Crash::Killed);
+            self.machines[number].wrong = Wrong::Unnoticed;
+            self.after(1, Event::Start { machine: number });
+            self.must("a state that is right", PATIENCE_US, |world| {
+                world.is_well() && world.machines[number].wrong == Wrong::No
+            });
+        }
     }
 }
 

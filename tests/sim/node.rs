@@ -13,6 +13,14 @@ use raftcache::wal::{self, Identity, Wal, WalError};
 use super::clock::Clock;
 use super::plan::Plan;
 
+/// Whether a state is what its log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    No,
+    Unnoticed,
+    Noticed,
+}
+
 /// A machine; its disk and its clocks outlive the node.
 pub struct Machine {
     pub name: String,
@@ -39,6 +47,8 @@ pub struct Machine {
     pub network_factor: u64,
     /// Since when, and up to how much later than planned, it hears what it is told.
     pub late: Option<(u64, u64)>,
+    /// Its state is to be, or is, another one than its log says.
+    pub wrong: Wrong,
     /// Something on its disk was changed behind everyone's back.
     pub damaged: bool,
     /// What its processes up to this one had sent and had not arrived is lost.
@@ -62,6 +72,7 @@ impl Machine {
             is_laggard: false,
             network_factor: 1,
             late: None,
+            wrong: Wrong::No,
             damaged: false,
             silenced: 0,
         }
@@ -141,7 +152,7 @@ fn wal_config(plan: &Plan, identity: &Identity, cluster: ClusterId) -> wal::Conf
     wal::Config {
         segment_bytes: plan.segment_bytes,
         reserve_bytes: plan.segment_bytes / 4,
-        pin_limit_bytes: 16 * plan.segment_bytes,
+        pin_limit_bytes: 64 * plan.segment_bytes,
         ..wal::Config::new(identity.node, cluster)
     }
 }
@@ -181,6 +192,13 @@ pub fn boot(
         }
         None => (None, Recovered::default(), Fsm::new(Limits::default()), None),
     };
+    let fsm = match machine.wrong {
+        Wrong::Unnoticed if fsm.applied() > 0 => forgotten(fsm.applied()),
+        _ => {
+            machine.wrong = Wrong::No;
+            fsm
+        }
+    };
     let raft_config = raft_config(plan, identity.node, seed);
     let raft = Raft::new(raft_config, recovered.clone(), machine.clock.read(now_us).time);
     let config = replica::Config {
@@ -215,18 +233,25 @@ pub fn boot(
     Ok(process)
 }
 
+/// A state of this index in which nothing is left.
+fn forgotten(applied: u64) -> Fsm {
+    let mut fsm = Fsm::new(Limits::default());
+    (1..=applied).for_each(|index| fsm.apply_other(index));
+    fsm
+}
+
 fn raft_config(plan: &Plan, node: NodeId, seed: u64) -> raft::Config {
     let ms = std::time::Duration::from_millis;
     raft::Config {
         heartbeat_interval: ms(plan.heartbeat_ms),
-        election_timeout_min: ms(plan.heartbeat_ms * 6),
-        election_timeout_max: ms(plan.heartbeat_ms * 12),
-        promise: ms(plan.heartbeat_ms * 6),
+        election_timeout_min: ms(plan.promise_ms()),
+        election_timeout_max: ms(2 * plan.promise_ms()),
+        promise: ms(plan.promise_ms()),
         read_mode: plan.read_mode,
         append_bytes: plan.append_bytes,
-        inflight_bytes: plan.append_bytes * 4,
+        inflight_bytes: plan.inflight_bytes(),
         log_tail_bytes: plan.log_tail_bytes,
-        disk_lag_bytes: 1 << 20,
+        disk_lag_bytes: plan.disk_lag_bytes,
         ..raft::Config::new(node, seed)
     }
 }

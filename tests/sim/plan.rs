@@ -67,6 +67,11 @@ pub enum Fault {
     Twins,
     /// Two leaders change the members, each without the other.
     Schism,
+    /// A leader is back with what it had begun, while another one holds what only it
+    /// began in between: figure 8 of the Raft paper.
+    Revenant,
+    /// A node hears late that it has a snapshot, and another one leads meanwhile.
+    Dawdle,
     /// Leadership is handed over.
     Transfer,
     /// A node is added, removed or replaced.
@@ -78,7 +83,7 @@ pub enum Fault {
 }
 
 /// After these every process goes on, and knows what it knew.
-const CALM: [Fault; 11] = [
+const CALM: [Fault; 12] = [
     Fault::Isolate,
     Fault::Split,
     Fault::OneWay,
@@ -89,10 +94,11 @@ const CALM: [Fault; 11] = [
     Fault::FullDisk,
     Fault::Echo,
     Fault::Twins,
+    Fault::Revenant,
     Fault::Transfer,
 ];
 
-const FAULTS: [Fault; 28] = [
+const FAULTS: [Fault; 30] = [
     Fault::Crash,
     Fault::CrashAfterSpeaking,
     Fault::DeadlyElection,
@@ -117,6 +123,8 @@ const FAULTS: [Fault; 28] = [
     Fault::Echo,
     Fault::Twins,
     Fault::Schism,
+    Fault::Revenant,
+    Fault::Dawdle,
     Fault::Transfer,
     Fault::Membership,
     Fault::Readdress,
@@ -143,6 +151,7 @@ pub struct Plan {
     pub chunk_bytes: usize,
     pub log_tail_bytes: usize,
     pub append_bytes: usize,
+    pub disk_lag_bytes: usize,
     /// A message takes so long, at least and at most.
     pub delay_us: (u64, u64),
     /// Of a million messages.
@@ -177,6 +186,22 @@ impl Plan {
         let run_us = 2 * FAULTS_US;
         let delay_us = self.delay_us.1 * if has(Fault::SlowPeer) { SLOWEST } else { 1 };
         sane.then(|| 2 * run_us / 1_000_000 * self.drift_ppm as u64 + delay_us + 600 * MS)
+    }
+
+    /// So long a follower that hears its leader elects no other.
+    pub fn promise_ms(&self) -> u64 {
+        self.heartbeat_ms * 6
+    }
+
+    /// So much may be on its way to one follower.
+    pub fn inflight_bytes(&self) -> usize {
+        (self.append_bytes * 4).max(8_000)
+    }
+
+    /// No node keeps more of the log in memory: what is kept of the old, what its disk
+    /// may owe and a leader may leave uncommitted, what is on its way, a last entry.
+    pub fn log_limit_bytes(&self) -> usize {
+        self.log_tail_bytes + 2 * self.disk_lag_bytes + self.inflight_bytes() + 8_000
     }
 
     /// What this chance comes to.
@@ -218,7 +243,12 @@ impl Plan {
             segment_bytes: 1 << chance.random_range(15..=16),
             chunk_bytes: chance.random_range(100..2_000),
             log_tail_bytes: if small { chance.random_range(0..2_000) } else { 100_000 },
-            append_bytes: chance.random_range(300..4_000),
+            append_bytes: if chance.random_bool(0.3) {
+                150
+            } else {
+                chance.random_range(300..4_000)
+            },
+            disk_lag_bytes: chance.random_range(3_000..50_000),
             delay_us: if slow { (500, 30 * MS) } else { (50, 2 * MS) },
             drop_ppm: rate(chance, 50_000),
             double_ppm: rate(chance, 50_000),

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use raftcache::raft::{Message, NodeId};
-use raftcache::replica::PeerMessage;
+use raftcache::raft::{Envelope, Index, Message, NodeId};
+use raftcache::replica::{Input, PeerMessage, SnapshotReport};
 use raftcache::wal::faulty::Crash;
 use rand::RngExt;
+use rand::seq::SliceRandom;
 
 use super::node::Machine;
 use super::plan::{Fault, MS, SECOND};
@@ -17,6 +18,10 @@ use super::world::{Event, World};
 pub struct Schemes {
     /// Where a change of members is waited for, or under way.
     schism: Schism,
+    /// Where leaders come and go, and come back.
+    revenant: Option<Revenant>,
+    /// The next snapshot that is received is heard of late.
+    pub dawdles: bool,
     /// No newcomers are taken as hostages before.
     twins_from: u64,
 }
@@ -34,6 +39,31 @@ enum Schism {
     Apart { old: usize, node: NodeId, with: usize },
 }
 
+/// The first leader begins something among too few. The second one begins something
+/// that only it holds. The first is back, and what it had begun gets to a majority,
+/// what it begins now does not. It ends, and the second one leads again.
+struct Revenant {
+    /// The first leader, and as many others as a majority can do without.
+    old: BTreeSet<usize>,
+    second: Option<usize>,
+    /// The first one is back, until then.
+    until: Option<u64>,
+}
+
+impl Revenant {
+    /// What would be refused may well arrive: who sent it asks for less then.
+    fn swallows(&self, from: usize, last: Index, envelope: &Envelope) -> bool {
+        let Message::Append(append) = &envelope.message else { return false };
+        match self.second {
+            None => !self.old.contains(&from),
+            Some(_) => {
+                last >= append.prev.index
+                    && append.entries.iter().any(|entry| entry.id.term == envelope.term)
+            }
+        }
+    }
+}
+
 impl Schemes {
     /// Whoever is elected is to know at once whom to remove.
     pub fn is_torn(&self) -> bool {
@@ -42,15 +72,20 @@ impl Schemes {
 
     /// Whether this machine's entries get lost, as large packets do where one on the
     /// way is too narrow for them: it may lead, and nobody holds what it begins with.
-    pub fn swallows(&self, from: usize, message: &PeerMessage) -> bool {
-        let Schism::Apart { old, with, .. } = self.schism else { return false };
+    pub fn swallows(&self, from: usize, to: &Machine, message: &PeerMessage) -> bool {
         let PeerMessage::Raft { envelope, .. } = message else { return false };
+        if let Some(revenant) = &self.revenant {
+            let last = to.process.as_ref().map_or(Index(0), |to| to.raft().last().index);
+            return revenant.swallows(from, last, envelope);
+        }
+        let Schism::Apart { old, with, .. } = self.schism else { return false };
         from != old && from != with && matches!(envelope.message, Message::Append(_))
     }
 
     /// All is well.
     pub fn end(&mut self) {
         self.schism = Schism::None;
+        self.revenant = None;
     }
 }
 
@@ -60,7 +95,7 @@ impl World {
     pub fn echo(&mut self) {
         let Some(leader) = self.leader() else { return };
         self.trace.count("echoes");
-        let promise = self.plan.heartbeat_ms * 6 * MS;
+        let promise = self.plan.promise_ms() * MS;
         let late = self.within((promise / 3, 3 * promise));
         self.blocked.clear();
         self.machines[leader].late = Some((self.now, late));
@@ -72,7 +107,7 @@ impl World {
     pub fn mute(&mut self, machine: usize, late: u64) {
         if self.faulty {
             self.part(|a, _| a == machine);
-            let promise = self.plan.heartbeat_ms * 6 * MS;
+            let promise = self.plan.promise_ms() * MS;
             self.stir(2 * promise);
             self.hold(machine, (promise, promise + late));
         }
@@ -101,6 +136,24 @@ impl World {
         for _ in 0..4 {
             self.stir(stall);
         }
+    }
+
+    /// A node has received a snapshot, and it takes a while until it knows. Another one
+    /// leads by then, and may have sent it the log instead.
+    pub fn dawdle(&mut self, said: &[Input]) -> u64 {
+        let is_complete =
+            |input: &Input| matches!(input, Input::Snapshot(SnapshotReport::Complete { .. }));
+        let Some(leader) = self.leader() else { return 0 };
+        if !self.faulty || !self.schemes.dawdles || !said.iter().any(is_complete) {
+            return 0;
+        }
+        self.trace.count("snapshots that nobody waits for");
+        self.schemes.dawdles = false;
+        self.cut_off(leader);
+        let late = self.within((SECOND, 4 * SECOND));
+        self.heals_from = self.now + late;
+        self.stir(late);
+        late
     }
 
     /// A journal has something to do: what had come up while it was stalled, perhaps.
@@ -146,6 +199,58 @@ impl World {
         }
     }
 
+    /// The leader is left with too few to commit anything.
+    pub fn revenant(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let Some(process) = &self.machines[leader].process else { return };
+        let voters: Vec<NodeId> = process.raft().membership().voters().collect();
+        let spare = (voters.len() - 1) / 2;
+        let counts = |&number: &usize| {
+            let process = self.machines[number].process.as_ref();
+            number != leader && process.is_some_and(|process| voters.contains(&process.node()))
+        };
+        let mut others: Vec<usize> = (0..self.machines.len()).filter(counts).collect();
+        if spare == 0 || others.len() + 1 < voters.len() {
+            return;
+        }
+        self.trace.count("leaders left with too few");
+        others.shuffle(&mut self.chance);
+        let old: BTreeSet<usize> = others.into_iter().take(spare - 1).chain([leader]).collect();
+        self.blocked.clear();
+        self.part(|a, b| old.contains(&a) != old.contains(&b));
+        let beat = self.plan.heartbeat_ms * MS;
+        self.heals_from = self.now + 100 * beat;
+        self.hold(leader, (0, 4 * beat));
+        self.stir(4 * beat);
+        self.schemes.revenant = Some(Revenant { old, second: None, until: None });
+    }
+
+    /// Somebody leads while leaders come and go.
+    fn haunt(&mut self, number: usize) {
+        let beat = self.plan.heartbeat_ms * MS;
+        let Some(Revenant { old, second, until }) = &mut self.schemes.revenant else { return };
+        match (*second, *until) {
+            (None, _) if !old.contains(&number) => {
+                *second = Some(number);
+                self.blocked.clear();
+                self.cut_off(number);
+            }
+            (Some(second), None) if number != second && old.contains(&number) => {
+                *until = Some(self.now + 8 * beat);
+            }
+            (Some(second), Some(until)) if number != second && self.now >= until => {
+                self.trace.count("leaders that came back in vain");
+                let old = std::mem::take(old);
+                self.schemes.revenant = None;
+                self.blocked.clear();
+                self.part(|a, b| old.contains(&a) != old.contains(&b));
+                self.heals_from = self.now + 40 * beat;
+                self.stir(40 * beat);
+            }
+            _ => {}
+        }
+    }
+
     /// A leader has taken a turn.
     pub fn scheme(&mut self, number: usize) {
         let Some(process) = self.machines[number].process.as_ref().filter(|p| p.leads()) else {
@@ -153,6 +258,9 @@ impl World {
         };
         if !self.faulty {
             return;
+        }
+        if self.schemes.revenant.is_some() {
+            return self.haunt(number);
         }
         let raft = process.raft();
         let (node, members, applied) = (raft.id(), raft.membership(), raft.applied_membership());

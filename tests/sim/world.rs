@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use super::clients::Client;
 use super::clock::Clock;
 use super::judge::Judge;
-use super::node::{Machine, Moment, Process, boot};
+use super::node::{Machine, Moment, Process, Wrong, boot};
 use super::operator::Operator;
 use super::plan::{Fault, MS, Plan, SECOND};
 use super::schemes::Schemes;
@@ -511,7 +511,8 @@ impl World {
         if let Some(at) = wake_at {
             self.wake(number, at);
         }
-        self.judge.look(number, &self.machines[number], now, &mut self.trace);
+        let machine = &self.machines[number];
+        self.judge.look(number, machine, &self.plan, now, &mut self.trace);
         self.scheme(number);
         if let Some(moment) = ends_at {
             self.crash_at(number, moment);
@@ -520,6 +521,12 @@ impl World {
 
     fn dispatch(&mut self, number: usize, epoch: u64, effects: Effects) {
         let fault = effects.fault.clone();
+        let machine = &mut self.machines[number];
+        machine.wrong = match (machine.wrong, &fault) {
+            (Wrong::Unnoticed, Some(_)) => Wrong::Noticed,
+            (Wrong::Noticed, None) => Wrong::No,
+            (as_it_was, _) => as_it_was,
+        };
         self.judge.fault(number, &self.machines[number], fault);
         let Some(process) = self.process(number, epoch) else { return };
         if let Some(book) = effects.peers {
@@ -582,11 +589,11 @@ impl World {
     }
 
     /// A thread has done something; what it says is heard when its time is over.
-    fn worked(&mut self, machine: usize, outcome: Result<(), WalError>, done: Event) {
+    fn worked(&mut self, machine: usize, outcome: Result<(), WalError>, late: u64, done: Event) {
         match outcome {
             Err(error) => self.fails(machine, &error),
             Ok(()) => {
-                let time = self.disk_time(machine);
+                let time = self.disk_time(machine) + late;
                 self.after(time, done);
             }
         }
@@ -607,7 +614,7 @@ impl World {
         outcome = outcome.and_then(|()| journal.worker.settle(&mut report));
         journal.saying = Some(saying);
         self.laggard_works(machine);
-        self.worked(machine, outcome, Event::JournalDone { machine, epoch });
+        self.worked(machine, outcome, 0, Event::JournalDone { machine, epoch });
     }
 
     fn journal_done(&mut self, machine: usize, epoch: u64) {
@@ -637,7 +644,7 @@ impl World {
         let rested = journal.worker.rest();
         let outcome = rested.and_then(|()| journal.worker.settle(&mut |input| saying.push(input)));
         journal.saying = Some(saying);
-        self.worked(machine, outcome, Event::JournalDone { machine, epoch });
+        self.worked(machine, outcome, 0, Event::JournalDone { machine, epoch });
     }
 
     fn begin_snapshot_work(&mut self, machine: usize, epoch: u64) {
@@ -650,8 +657,11 @@ impl World {
         let mut saying = Vec::new();
         let mut report = |report| saying.push(Input::Snapshot(report));
         let outcome = snapshots.worker.work(job, &mut report);
-        snapshots.saying = Some(saying);
-        self.worked(machine, outcome, Event::SnapshotsDone { machine, epoch });
+        let late = self.dawdle(&saying);
+        if let Some(snapshots) = self.process(machine, epoch).and_then(|it| it.snapshots.as_mut()) {
+            snapshots.saying = Some(saying);
+        }
+        self.worked(machine, outcome, late, Event::SnapshotsDone { machine, epoch });
     }
 
     fn snapshots_done(&mut self, machine: usize, epoch: u64) {
@@ -680,7 +690,7 @@ impl World {
         let (Some(cluster), sender) = (process.identity.cluster, process.node()) else { return };
         let target = there.and_then(|address| self.machine_at(&address));
         let Some(target) = target else { return self.lose(from, epoch, to) };
-        let swallowed = self.schemes.swallows(from, message);
+        let swallowed = self.schemes.swallows(from, &self.machines[target], message);
         let blocked = swallowed || self.blocked.contains(&(from, target));
         if blocked || self.chances(self.plan.drop_ppm) {
             self.trace.count("messages lost");
