@@ -130,6 +130,8 @@ struct Question {
     answers: BTreeMap<NodeId, Option<u64>>,
     /// What a majority has answered. It stays right when they do not know it any more.
     majority: Option<u64>,
+    /// It let somebody serve again, who may have differed since that index.
+    relieved: bool,
     /// Nothing is expected of it any more.
     closed: bool,
 }
@@ -145,7 +147,11 @@ impl Question {
     }
 
     fn wake_at(&self) -> Time {
-        if self.closed { self.begun + LONG_REST } else { self.sent + PATIENCE }
+        match (self.closed, self.relieved) {
+            (false, _) => self.sent + PATIENCE,
+            (true, true) => self.begun + REST,
+            (true, false) => self.begun + LONG_REST,
+        }
     }
 }
 
@@ -221,6 +227,9 @@ impl Replica {
 
     fn note_sample(&mut self, index: Index, hash: u64) {
         let samples = &mut self.agreement.samples;
+        if samples.back().is_some_and(|&(last, _)| last >= index) {
+            return;
+        }
         if samples.len() >= SAMPLES {
             samples.pop_front();
         }
@@ -264,8 +273,9 @@ impl Replica {
     }
 
     fn answer_for_state(&mut self, to: NodeId, index: Index) {
-        let hash = self.hash_at(index);
-        if let Some(hash) = hash.filter(|_| self.agreement.sample_at(index).is_none()) {
+        // Who is known to be wrong does not decide who is right.
+        let hash = self.hash_at(index).filter(|_| !self.agreement.is_wrong());
+        if let Some(hash) = hash {
             // What is said of it may come when it has gone on.
             self.note_sample(index, hash);
         }
@@ -288,7 +298,8 @@ impl Replica {
             Some(question) => {
                 let is_late = now.since(question.begun) >= GRACE;
                 self.judge_states(now, is_late);
-                if self.agreement.question.as_ref().is_some_and(|question| question.sent < now) {
+                let is_open = |question: &Question| !question.closed && question.sent < now;
+                if self.agreement.question.as_ref().is_some_and(is_open) {
                     self.ask(now);
                 }
             }
@@ -300,10 +311,12 @@ impl Replica {
     /// the state as it is. On an idle cluster that is the same index everywhere.
     fn ask_next(&mut self, now: Time) {
         let last = self.agreement.question.as_ref();
-        let (last, rested) =
+        let (asked, rested) =
             last.map_or((Index(0), LONG_REST), |last| (last.index, now.since(last.begun)));
-        let newest = self.agreement.samples.back().copied().filter(|&(index, _)| index > last);
+        let newest = self.agreement.samples.back().copied().filter(|&(index, _)| index > asked);
+        let has_relieved = last.is_some_and(|last| last.relieved);
         match newest {
+            _ if has_relieved && rested >= REST => self.ask_about(now, self.current(), None),
             Some(newest) if rested >= REST => self.ask_about(now, newest, None),
             _ if rested >= LONG_REST => self.ask_about(now, self.current(), None),
             _ => {}
@@ -316,6 +329,7 @@ impl Replica {
     }
 
     fn ask_about(&mut self, now: Time, state: (Index, u64), open_since: Option<Time>) {
+        self.note_sample(state.0, state.1);
         self.agreement.question = Some(Question {
             index: state.0,
             open_since,
@@ -324,6 +338,7 @@ impl Replica {
             sent: now,
             answers: BTreeMap::new(),
             majority: None,
+            relieved: false,
             closed: false,
         });
         self.ask(now);
@@ -346,29 +361,30 @@ impl Replica {
     }
 
     /// Draws the conclusion from what is known, if there is one. A majority's word
-    /// stands for good; while there is none, those who had not heard the question
-    /// in time are asked about the state as it is by then.
+    /// stands for good; while there is none, those who had gone on before they
+    /// heard the question are asked another one.
     fn judge_states(&mut self, now: Time, is_late: bool) {
         let Some(question) = &self.agreement.question else { return };
         let (index, own, id) = (question.index, question.own, self.raft.id());
         let hash_of = |node: NodeId| match node == id {
-            true => Some(own),
+            true => Some(own).filter(|_| !self.agreement.is_wrong()),
             false => question.answers.get(&node).copied().flatten(),
         };
         let others = self.other_members();
         let all_answered = others.iter().all(|node| question.answers.contains_key(node));
         let hashes: Vec<Option<u64>> = self.raft.membership().voters().map(hash_of).collect();
         let finding = question.majority.map_or_else(|| find(&hashes), Finding::Majority);
-        // Some could know, had the question reached them in time.
-        let could_know = |voter| {
+        let could_know = |&voter: &NodeId| {
             let raft = &self.raft;
             let is_up = raft.heard_lately(voter, now) && raft.serves(voter);
             hash_of(voter).is_none() && is_up && !raft.needs_snapshot(voter)
         };
+        let awaited: Vec<NodeId> = self.raft.membership().voters().filter(could_know).collect();
         let open_since = question.open_since.unwrap_or(question.begun);
         let is_worth_asking = self.agreement.doubt.is_none()
             && now.since(open_since) < LONG_REST
-            && self.raft.membership().voters().any(could_know);
+            && !awaited.is_empty();
+        let was_closed = question.closed;
         let (verdict, told) = match finding {
             Finding::Majority(hash) => {
                 // Who is as right as they, and does not know it, is told as well.
@@ -383,10 +399,17 @@ impl Replica {
             Finding::Equal => (None, Vec::new()),
             Finding::Open if !is_late => return,
             Finding::Open if is_worth_asking => {
-                return self.ask_about(now, self.current(), Some(open_since));
+                if awaited.iter().any(|voter| question.answers.contains_key(voter)) {
+                    let newest = self.agreement.samples.back().copied();
+                    let newest = newest.filter(|&(newest, _)| newest > index);
+                    let state = newest.unwrap_or_else(|| self.current());
+                    self.ask_about(now, state, Some(open_since));
+                }
+                return;
             }
             Finding::Nobody | Finding::Open => (None, [others, vec![id]].concat()),
         };
+        let relieves = told.iter().any(|&node| !self.raft.serves(node));
         // Those who cannot be told now are found again; others are not to wait for them.
         let is_heard = |&node: &NodeId| node == id || self.raft.heard_lately(node, now);
         let is_told = told.is_empty()
@@ -395,7 +418,9 @@ impl Replica {
                 && (now.since(question.begun) >= LONG_REST || !told.iter().any(is_heard)));
         if let Some(question) = &mut self.agreement.question {
             question.majority = verdict;
-            question.closed = is_told && (is_late || (all_answered && verdict.is_some()));
+            question.relieved |= verdict.is_some() && relieves;
+            question.closed =
+                is_told && (was_closed || is_late || (all_answered && verdict.is_some()));
         }
         for node in told {
             if node == id {
@@ -410,8 +435,9 @@ impl Replica {
     /// does not know has nothing to compare.
     fn take_verdict(&mut self, now: Time, index: Index, own: Option<u64>, majority: Option<u64>) {
         let is_mendable = self.fault.is_none() || self.agreement.doubt.is_some();
-        let is_undecided = matches!(self.agreement.doubt, Some(Doubt::Undecided));
-        if !is_mendable || self.agreement.is_wrong() || (own.is_none() && !is_undecided) {
+        let has_stopped_before =
+            index > self.applied.index && matches!(self.agreement.doubt, Some(Doubt::Undecided));
+        if !is_mendable || self.agreement.is_wrong() || (own.is_none() && !has_stopped_before) {
             return;
         }
         match majority {

@@ -4,8 +4,9 @@
 use crate::cluster::{Cluster, id};
 use crate::{all_agree, error, forgetful, forgetting_after, get, is_stored, set, value};
 use raftcache::fsm::{Action, Proposal};
-use raftcache::raft::{NodeId, Payload, Recovered};
-use raftcache::replica::agreement::SAMPLE_EVERY;
+use raftcache::raft::{Index, NodeId, Payload, Recovered};
+use raftcache::replica::agreement::{SAMPLE_EVERY, StateMessage};
+use raftcache::replica::{Input, PeerMessage};
 use raftcache::request::{Command, ErrorKind, Request};
 
 /// Writes so often that every node notes the hash of its state once more.
@@ -245,6 +246,53 @@ fn one_that_differs_and_ends_hides_no_other() {
     restart_flipped(&mut cluster, followers[1]);
     cluster.run_until("the other stops", |cluster| cluster.faults.contains_key(&followers[1]));
     cluster.run_until("and is mended", |cluster| cluster.faults.is_empty());
+}
+
+/// Who is known to be wrong has no say in who is right, however long it takes until it
+/// has another state.
+#[test]
+fn who_is_wrong_does_not_decide() {
+    let (mut cluster, leader) = voters(3);
+    let wrong = cluster.follower();
+    let other = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    restart_flipped(&mut cluster, wrong);
+    cluster.no_snapshots = true;
+    cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
+    for _ in 0..3 {
+        cluster.run_ms(5000);
+        let files = std::mem::take(&mut cluster.nodes.get_mut(&other).expect("it runs").files);
+        let journal = cluster.kill(other);
+        cluster.run_ms(8000);
+        assert_eq!(cluster.faults.len(), 1, "{:?}", cluster.faults);
+        assert!(is_stored(&cluster.call(leader, 2, set("k", "v"))), "two of three store it");
+        cluster.start_with(other.0, journal, files);
+    }
+    cluster.no_snapshots = false;
+    cluster.run_until("it serves again", |cluster| cluster.faults.is_empty());
+}
+
+/// Of two who differ, and have stopped, one is told what a majority's state was. At an
+/// index that it has passed and knows nothing of, that says nothing of its state now.
+#[test]
+fn who_is_undecided_takes_over_what_is_ahead_of_it_only() {
+    for (ahead, told) in [(0, "no majority"), (1, "differs from a majority")] {
+        let (mut cluster, leader) = voters(3);
+        let wrong = cluster.follower();
+        let away = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+        restart_flipped(&mut cluster, wrong);
+        cluster.run_ms(500);
+        for node in [leader, wrong] {
+            cluster.cut.extend([(node, away), (away, node)]);
+        }
+        write_past_a_sample(&mut cluster, leader);
+        cluster.run_until("both stop", |cluster| cluster.faults.len() == 2);
+        let applied = cluster.nodes[&wrong].driver.replica().raft().applied().index;
+        let index = Index(if ahead == 0 { 1 } else { applied.0 + ahead });
+        let message = PeerMessage::State(StateMessage::Verdict { index, hash: Some(1) });
+        cluster.input(wrong, Input::Peer { from: leader, message });
+        cluster.run_ms(10);
+        assert!(cluster.faults[&wrong].contains(told), "{:?}", cluster.faults);
+    }
 }
 
 /// One that could decide and never does is waited for, but not for ever.

@@ -53,6 +53,8 @@ pub struct Cluster {
     pub stuck: BTreeSet<NodeId>,
     /// Processes that do nothing at all; what arrives for them waits.
     pub paused: BTreeSet<NodeId>,
+    /// What is said of snapshots gets lost.
+    pub no_snapshots: bool,
     /// What these say of their states gets lost.
     pub discreet: BTreeSet<NodeId>,
     /// Everything that consensus or a client of another node says arrives twice.
@@ -100,6 +102,7 @@ impl Cluster {
             may_fault: false,
             stuck: BTreeSet::new(),
             paused: BTreeSet::new(),
+            no_snapshots: false,
             discreet: BTreeSet::new(),
             doubled: false,
             wall_ahead_ms: BTreeMap::new(),
@@ -266,7 +269,8 @@ impl Cluster {
             let is_state = matches!(message, PeerMessage::State(_));
             let lost = self.cut.contains(&(from, to))
                 || !self.nodes.contains_key(&from)
-                || (is_state && self.discreet.contains(&from));
+                || (is_state && self.discreet.contains(&from))
+                || (self.no_snapshots && matches!(message, PeerMessage::Snapshot(_)));
             if let (false, Some(node)) = (lost, self.nodes.get_mut(&to)) {
                 let twice = self.doubled && !matches!(message, PeerMessage::Snapshot(_));
                 let copy = twice.then(|| Input::Peer { from, message: message.clone() });
