@@ -57,8 +57,8 @@ struct Taking {
 #[derive(Debug, Clone, Copy)]
 struct Sending {
     what: Available,
-    /// Up to where it was asked for.
-    asked_bytes: u64,
+    /// Up to where it was sent, beyond the first part; or the whole of it.
+    sent_bytes: u64,
     /// It has arrived, and what follows it is pinned.
     arrived: bool,
     /// It was asked for, by a node whose log needs none.
@@ -70,7 +70,7 @@ struct Sending {
 impl Sending {
     /// Offered with the next look at what is being sent.
     fn new(what: Available, wanted: bool, now: Time) -> Self {
-        Self { what, asked_bytes: 0, arrived: false, wanted, heard: now, offered: Time::ZERO }
+        Self { what, sent_bytes: 0, arrived: false, wanted, heard: now, offered: Time::ZERO }
     }
 }
 
@@ -312,17 +312,19 @@ impl Replica {
     fn on_request(&mut self, now: Time, from: NodeId, last: EntryId, offset: u64) {
         let newest = self.snapshots.newest;
         let Some(sending) = self.snapshots.sending.get_mut(&from) else { return };
+        if sending.arrived && !sending.wanted {
+            return;
+        }
         sending.heard = now;
         let is_it = sending.what.last == last;
-        if is_it && offset == 0 && sending.asked_bytes > 0 {
+        let newer = newest.filter(|&newest| newest != sending.what);
+        if let Some(newer) = newer.filter(|_| is_it && offset == 0 && sending.sent_bytes > 0) {
             // It begins anew: it may as well begin with the newest. The last one may
             // be one of which no state can be made.
-            let what = newest.unwrap_or(sending.what);
-            *sending = Sending::new(what, sending.wanted, now);
+            *sending = Sending::new(newer, sending.wanted, now);
             self.snapshots.jobs.push(SnapshotJob::Close(from));
         } else if is_it {
             sending.offered = now;
-            sending.asked_bytes = sending.asked_bytes.max(offset);
             self.snapshots.jobs.push(SnapshotJob::Read { to: from, last, offset });
         } else {
             // It has not heard yet of the one that it is to have.
@@ -375,6 +377,12 @@ impl Replica {
                 self.snapshots.rest_until = now.time + REST;
             }
             SnapshotReport::Read { to, last, offset, bytes: Some(bytes) } => {
+                if let Some(sending) = self.snapshots.sending.get_mut(&to)
+                    && sending.what.last == last
+                    && (offset > 0 || bytes.len() as u64 == sending.what.size_bytes)
+                {
+                    sending.sent_bytes = sending.sent_bytes.max(offset + bytes.len() as u64);
+                }
                 let chunk = SnapshotMessage::Chunk { last, offset, bytes };
                 self.messages.push((to, PeerMessage::Snapshot(chunk)));
             }

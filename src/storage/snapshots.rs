@@ -177,8 +177,9 @@ impl<D: Disk> SnapshotWorker<D> {
         let chunk_bytes = self.config.chunk_bytes;
         let chunk = |(_, reader): &Open<D>| reader.chunk(offset, chunk_bytes);
         let bytes = open.as_ref().map(chunk).transpose()?;
-        if let Some(open) = open {
-            self.open.insert(to, open);
+        match open {
+            Some(open) => drop(self.open.insert(to, open)),
+            None => drop(self.open.remove(&to)),
         }
         report(SnapshotReport::Read { to, last, offset, bytes });
         Ok(())
@@ -286,6 +287,7 @@ mod tests {
     use super::*;
     use crate::raft::{Membership, SnapshotMeta, Term};
     use crate::wal::faulty::{Crash, FaultyDisk};
+    use crate::wal::snapshot_file;
 
     const CLUSTER: ClusterId = ClusterId(1);
     const LAST: EntryId = EntryId { term: Term(1), index: Index(2) };
