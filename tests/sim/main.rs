@@ -239,9 +239,18 @@ impl World {
             self.crash(number, Crash::Killed);
             self.machines[number].wrong = Wrong::Unnoticed;
             self.after(1, Event::Start { machine: number });
+            // It is found out, or is sent a snapshot before it is.
             self.must("a state that is right", PATIENCE_US, |world| {
-                world.is_well() && world.machines[number].wrong == Wrong::No
+                let state = |number: usize| {
+                    let process = world.machines[number].process.as_ref()?;
+                    Some(process.driver.replica().fsm().contents_hash())
+                };
+                let is_right = |leader| state(leader) == state(number);
+                world.is_well()
+                    && world.leader().is_some_and(is_right)
+                    && world.machines[number].wrong != Wrong::Noticed
             });
+            self.machines[number].wrong = Wrong::No;
         }
     }
 }
