@@ -118,7 +118,7 @@ fn find(hashes: &[Option<u64>]) -> Finding {
 }
 
 /// One question of the leader's, and what was answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Question {
     index: Index,
     /// Since when there are answers that differ, and no majority.
@@ -329,18 +329,10 @@ impl Replica {
     }
 
     fn ask_about(&mut self, now: Time, state: (Index, u64), open_since: Option<Time>) {
-        self.note_sample(state.0, state.1);
-        self.agreement.question = Some(Question {
-            index: state.0,
-            open_since,
-            own: state.1,
-            begun: now,
-            sent: now,
-            answers: BTreeMap::new(),
-            majority: None,
-            relieved: false,
-            closed: false,
-        });
+        let (index, own) = state;
+        self.note_sample(index, own);
+        let new = Question { index, own, open_since, begun: now, sent: now, ..Question::default() };
+        self.agreement.question = Some(new);
         self.ask(now);
     }
 

@@ -335,6 +335,12 @@ mod tests {
         assert_eq!((meta.last, fsm.applied()), (LAST, LAST.index.0));
         let name = snapshot_file::name(LAST);
         assert_eq!(to.crash(Crash::Lost).content(&name).unwrap(), from.content(&name).unwrap());
+        let another = SnapshotJob::Read { to: NodeId(3), last: LAST, offset: 0 };
+        assert_eq!(reports(&mut sender, another).len(), 1);
+        assert_eq!(from.open_files(), 1, "checked once for all");
+        for node in [2, 3] {
+            assert_eq!(reports(&mut sender, SnapshotJob::Close(NodeId(node))).len(), 0);
+        }
         assert_eq!(from.open_files(), 0, "what compaction deletes is not kept from being freed");
     }
 
