@@ -25,8 +25,9 @@ impl Raft {
     }
 
     /// A snapshot file is complete and durable here; the leader of `term` has
-    /// sent it. True if the state is to be taken from it; [`Ready::restore`](super::Ready::restore) then
-    /// says so again, in order with everything else.
+    /// sent it. True if the state is to be taken from it;
+    /// [`Ready::restore`](super::Ready::restore) then says so again, in order with
+    /// everything else.
     ///
     /// If the state machine is suspended, the state is taken also from one that
     /// covers nothing new, as long as it is no older; the log stays as it is.

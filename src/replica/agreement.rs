@@ -121,8 +121,9 @@ fn find(hashes: &[Option<u64>]) -> Finding {
 #[derive(Debug, Default)]
 struct Question {
     index: Index,
-    /// Since when there are answers that differ, and no majority.
-    open_since: Option<Time>,
+    /// When this was first asked, at this index or, for want of a majority, at earlier
+    /// ones.
+    open_since: Time,
     /// The leader's own hash.
     own: u64,
     begun: Time,
@@ -316,9 +317,9 @@ impl Replica {
         let newest = self.agreement.samples.back().copied().filter(|&(index, _)| index > asked);
         let has_relieved = last.is_some_and(|last| last.relieved);
         match newest {
-            _ if has_relieved && rested >= REST => self.ask_about(now, self.current(), None),
-            Some(newest) if rested >= REST => self.ask_about(now, newest, None),
-            _ if rested >= LONG_REST => self.ask_about(now, self.current(), None),
+            _ if has_relieved && rested >= REST => self.ask_about(now, self.current(), now),
+            Some(newest) if rested >= REST => self.ask_about(now, newest, now),
+            _ if rested >= LONG_REST => self.ask_about(now, self.current(), now),
             _ => {}
         }
     }
@@ -328,7 +329,7 @@ impl Replica {
         (self.applied.index, self.state_hash())
     }
 
-    fn ask_about(&mut self, now: Time, state: (Index, u64), open_since: Option<Time>) {
+    fn ask_about(&mut self, now: Time, state: (Index, u64), open_since: Time) {
         let (index, own) = state;
         self.note_sample(index, own);
         let new = Question { index, own, open_since, begun: now, sent: now, ..Question::default() };
@@ -372,7 +373,7 @@ impl Replica {
             hash_of(voter).is_none() && is_up && !raft.needs_snapshot(voter)
         };
         let awaited: Vec<NodeId> = self.raft.membership().voters().filter(could_know).collect();
-        let open_since = question.open_since.unwrap_or(question.begun);
+        let open_since = question.open_since;
         let is_worth_asking = self.agreement.doubt.is_none()
             && now.since(open_since) < LONG_REST
             && !awaited.is_empty();
@@ -395,7 +396,7 @@ impl Replica {
                     let newest = self.agreement.samples.back().copied();
                     let newest = newest.filter(|&(newest, _)| newest > index);
                     let state = newest.unwrap_or_else(|| self.current());
-                    self.ask_about(now, state, Some(open_since));
+                    self.ask_about(now, state, open_since);
                 }
                 return;
             }

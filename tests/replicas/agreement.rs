@@ -1,7 +1,7 @@
 //! States that differ although the logs agree. A bit has flipped in what a node
 //! keeps of the log, so it has applied something that no other node has.
 
-use crate::cluster::{Cluster, id};
+use crate::cluster::{Cluster, id, third};
 use crate::{all_agree, error, forgetful, forgetting_after, get, is_stored, set, value};
 use raftcache::fsm::{Action, Proposal};
 use raftcache::raft::{Index, NodeId, Payload, Recovered};
@@ -58,6 +58,25 @@ fn voters(count: u128) -> (Cluster, NodeId) {
     assert!(is_stored(&cluster.call(leader, 1, set("precious", "right"))));
     cluster.run_ms(100);
     (cluster, leader)
+}
+
+/// The leader and a follower that differs, of three. The third is away, so that nobody
+/// knows who is right.
+fn two_undecided() -> (Cluster, NodeId, NodeId) {
+    let (mut cluster, leader) = voters(3);
+    let wrong = cluster.follower();
+    let away = third(leader, wrong);
+    restart_flipped(&mut cluster, wrong);
+    cluster.run_ms(500);
+    for node in [leader, wrong] {
+        cluster.cut.extend([(node, away), (away, node)]);
+    }
+    write_past_a_sample(&mut cluster, leader);
+    cluster.run_until("both stop", |cluster| {
+        cluster.faults.len() == 2
+            && cluster.faults.values().all(|fault| fault.contains("no majority"))
+    });
+    (cluster, leader, wrong)
 }
 
 pub fn restart_flipped(cluster: &mut Cluster, node: NodeId) {
@@ -176,7 +195,7 @@ fn who_differs_goes_on(seed: u64) {
     let (mut cluster, leader) = voters(3);
     cluster.run_ms(seed);
     let wrong = cluster.follower();
-    let other = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    let other = third(leader, wrong);
     restart_flipped(&mut cluster, wrong);
     write_past_a_sample(&mut cluster, leader);
     cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
@@ -198,7 +217,7 @@ fn who_differs_goes_on(seed: u64) {
 fn who_differs_leads_others_to_where_they_can() {
     let (mut cluster, leader) = voters(3);
     let wrong = cluster.follower();
-    let other = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    let other = third(leader, wrong);
     restart_flipped(&mut cluster, wrong);
     write_past_a_sample(&mut cluster, leader);
     cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
@@ -254,13 +273,13 @@ fn one_that_differs_and_ends_hides_no_other() {
 fn who_is_wrong_does_not_decide() {
     let (mut cluster, leader) = voters(3);
     let wrong = cluster.follower();
-    let other = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    let other = third(leader, wrong);
     restart_flipped(&mut cluster, wrong);
     cluster.no_snapshots = true;
     cluster.run_until("it stops", |cluster| cluster.faults.contains_key(&wrong));
     for _ in 0..3 {
         cluster.run_ms(5000);
-        let files = std::mem::take(&mut cluster.nodes.get_mut(&other).expect("it runs").files);
+        let files = cluster.take_files(other);
         let journal = cluster.kill(other);
         cluster.run_ms(8000);
         assert_eq!(cluster.faults.len(), 1, "{:?}", cluster.faults);
@@ -276,16 +295,7 @@ fn who_is_wrong_does_not_decide() {
 #[test]
 fn who_is_undecided_takes_over_what_is_ahead_of_it_only() {
     for (ahead, told) in [(0, "no majority"), (1, "differs from a majority")] {
-        let (mut cluster, leader) = voters(3);
-        let wrong = cluster.follower();
-        let away = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
-        restart_flipped(&mut cluster, wrong);
-        cluster.run_ms(500);
-        for node in [leader, wrong] {
-            cluster.cut.extend([(node, away), (away, node)]);
-        }
-        write_past_a_sample(&mut cluster, leader);
-        cluster.run_until("both stop", |cluster| cluster.faults.len() == 2);
+        let (mut cluster, leader, wrong) = two_undecided();
         let applied = cluster.nodes[&wrong].driver.replica().raft().applied().index;
         let index = Index(if ahead == 0 { 1 } else { applied.0 + ahead });
         let message = PeerMessage::State(StateMessage::Verdict { index, hash: Some(1) });
@@ -300,7 +310,7 @@ fn who_is_undecided_takes_over_what_is_ahead_of_it_only() {
 fn who_is_up_and_never_answers_does_not_decide() {
     let (mut cluster, leader) = voters(3);
     let wrong = cluster.follower();
-    let other = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    let other = third(leader, wrong);
     restart_flipped(&mut cluster, wrong);
     cluster.discreet.insert(other);
     write_past_a_sample(&mut cluster, leader);
@@ -316,8 +326,7 @@ fn those_who_go_on_meanwhile_are_asked_anew() {
     for start in 0..12 {
         let (mut cluster, leader) = voters(3);
         let wrong = cluster.follower();
-        let other = (1..=3).map(id).find(|&node| node != leader && node != wrong);
-        let other = other.expect("a third");
+        let other = third(leader, wrong);
         restart_flipped(&mut cluster, wrong);
         for round in start..start + 300 {
             // Some questions get lost, and when they are asked again it has gone on.
@@ -339,19 +348,7 @@ fn those_who_go_on_meanwhile_are_asked_anew() {
 #[test]
 fn a_majority_that_forms_later_is_right_too() {
     for restarts in [false, true] {
-        let (mut cluster, leader) = voters(3);
-        let wrong = cluster.follower();
-        let away = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
-        restart_flipped(&mut cluster, wrong);
-        cluster.run_ms(500);
-        for node in [leader, wrong] {
-            cluster.cut.extend([(node, away), (away, node)]);
-        }
-        write_past_a_sample(&mut cluster, leader);
-        cluster.run_until("both stop", |cluster| {
-            cluster.faults.len() == 2
-                && cluster.faults.values().all(|fault| fault.contains("no majority"))
-        });
+        let (mut cluster, _, wrong) = two_undecided();
         if restarts {
             cluster.restart_changed(wrong, |journal| unflip(journal, "precious"));
         } else {

@@ -64,6 +64,11 @@ pub struct Cluster {
     numbers: u64,
 }
 
+/// Of three, the one that is neither.
+pub fn third(one: NodeId, another: NodeId) -> NodeId {
+    (1..=3).map(id).find(|&node| node != one && node != another).expect("a third")
+}
+
 pub fn id(number: u128) -> NodeId {
     NodeId(number)
 }
@@ -171,6 +176,11 @@ impl Cluster {
         let Node { mut journal, files, .. } = self.nodes.remove(&node).expect("it runs");
         change(&mut journal);
         self.start_with(node.0, journal, files);
+    }
+
+    /// The snapshot files of a node that is about to end.
+    pub fn take_files(&mut self, node: NodeId) -> Files {
+        std::mem::take(&mut self.nodes.get_mut(&node).expect("it runs").files)
     }
 
     /// The process ends at once; what was not durable is lost.

@@ -1,7 +1,7 @@
 //! Disks without room.
 
 use crate::agreement::restart_flipped;
-use crate::cluster::{Cluster, id};
+use crate::cluster::{Cluster, id, third};
 use crate::{error, get, is_stored, set, set_for, value};
 use raftcache::raft::{NodeId, Payload};
 use raftcache::request::{ErrorKind, Expiry, Reply, Request};
@@ -196,7 +196,7 @@ fn to_serve_reads_is_better_than_to_serve_nothing() {
     cluster.run_ms(100);
     restart_flipped(&mut cluster, wrong);
     cluster.run_ms(100);
-    let third = (1..=3).map(id).find(|&node| node != leader && node != wrong).expect("a third");
+    let third = third(leader, wrong);
     for node in [third, leader] {
         cluster.nodes.get_mut(&node).expect("it runs").set_room(100_000);
         cluster.run_ms(100);

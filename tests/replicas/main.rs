@@ -472,7 +472,7 @@ fn who_was_away_too_long_goes_on_from_a_snapshot_while_writes_go_on() {
     let mut cluster = forgetful(3);
     let leader = cluster.leader().unwrap();
     let away = cluster.follower();
-    let files = std::mem::take(&mut cluster.nodes.get_mut(&away).unwrap().files);
+    let files = cluster.take_files(away);
     let journal = cluster.kill(away);
     for n in 0..300 {
         cluster.call(leader, 1, set(&format!("k{}", n % 100), &format!("value {n}")));
@@ -506,7 +506,7 @@ fn a_snapshot_goes_on_where_it_was_when_something_is_lost_and_there_is_a_newer_o
         let mut cluster = forgetful(3);
         let leader = cluster.leader().unwrap();
         let away = cluster.follower();
-        let files = std::mem::take(&mut cluster.nodes.get_mut(&away).unwrap().files);
+        let files = cluster.take_files(away);
         let journal = cluster.kill(away);
         for n in 0..100 {
             cluster.call(leader, 1, set(&format!("k{n}"), &"value ".repeat(100)));
@@ -547,7 +547,7 @@ fn who_holds_more_than_its_leader_knows_goes_on_from_there() {
     }
     cluster.run_ms(500);
     cluster.call(leader, 1, set("last", "value"));
-    let files = std::mem::take(&mut cluster.nodes.get_mut(&slow).unwrap().files);
+    let files = cluster.take_files(slow);
     let received = files.received;
     let journal = cluster.kill_after_its_writes(slow);
     let first = cluster.nodes[&leader].journal_entries()[0].id.index;
