@@ -165,12 +165,14 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 pub use encode::{encode_classic, encode_request};
 pub use reply::{Awaited, Form, decode_reply};
 
-use super::{Codec, Incoming, Limits, ProtocolError, Shape};
+use super::{Codec, Incoming, Limits, ProtocolError};
 use crate::encoding::Malformed;
 use crate::request::{Command, Condition, Expiry, Key, Reply, Request};
 
@@ -233,30 +235,47 @@ fn has_consistency(opcode: u8) -> bool {
     matches!(opcode, op::GET | op::EXISTS | op::TTL | op::MGET | op::COUNT | op::BATCH)
 }
 
-/// One status byte and nothing else.
-const CLASSIC_STATUS: Shape = Shape(0);
-/// A status byte and a value.
-const CLASSIC_VALUE: Shape = Shape(1);
-/// The reply of the only command.
-const ONE: Shape = Shape(2);
-/// A list of replies.
-const LIST: Shape = Shape(3);
+/// How a reply is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// One status byte and nothing else.
+    ClassicStatus,
+    /// A status byte and a value.
+    ClassicValue,
+    /// The reply of the only command.
+    One,
+    /// A list of replies.
+    List,
+}
 
-/// The server's side of a binary connection. It remembers nothing but limits.
-#[derive(Debug, Clone, Copy, Default)]
+impl Shape {
+    fn write(self, reply: &Reply, limits: &Limits, output: &mut BytesMut) {
+        match self {
+            Self::ClassicStatus => reply::encode_classic_status(reply, output),
+            Self::ClassicValue => reply::encode_classic_value(reply, output),
+            Self::One => reply::encode_one(reply, output),
+            Self::List => reply::encode_list(reply, limits, output),
+        }
+    }
+}
+
+/// The server's side of a binary connection.
+#[derive(Debug, Default)]
 pub struct BinaryCodec {
     limits: Limits,
+    /// How the replies that are to come are to be written.
+    awaited: VecDeque<Shape>,
 }
 
 impl BinaryCodec {
     /// A codec that accepts what is within `limits`.
     pub fn new(limits: Limits) -> Self {
-        Self { limits }
+        Self { limits, awaited: VecDeque::new() }
     }
 }
 
 impl Codec for BinaryCodec {
-    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<(Incoming, Shape)>, ProtocolError> {
+    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError> {
         let Some(&opcode) = input.first() else { return Ok(None) };
         let request = match opcode {
             op::CLASSIC_SET => classic_set(input, &self.limits)?,
@@ -265,16 +284,15 @@ impl Codec for BinaryCodec {
             op::EXTENDED => decode::decode_extended(input, &self.limits)?,
             _ => decode::decode(opcode, input, &self.limits)?,
         };
-        Ok(request.map(|(request, shape)| (decode::sensible(request), shape)))
+        Ok(request.map(|(request, shape)| {
+            self.awaited.push_back(shape);
+            decode::sensible(request)
+        }))
     }
 
-    fn encode(&mut self, shape: Shape, reply: &Reply, output: &mut BytesMut) {
-        match shape {
-            CLASSIC_STATUS => reply::encode_classic_status(reply, output),
-            CLASSIC_VALUE => reply::encode_classic_value(reply, output),
-            ONE => reply::encode_one(reply, output),
-            _ => reply::encode_list(reply, &self.limits, output),
-        }
+    fn encode(&mut self, reply: &Reply, output: &mut BytesMut) {
+        let shape = self.awaited.pop_front().expect("no more replies come than were asked for");
+        shape.write(reply, &self.limits, output);
     }
 }
 
@@ -335,14 +353,14 @@ fn classic_set(input: &mut BytesMut, limits: &Limits) -> Decoded {
         condition: Condition::Always,
     };
     input.advance(4);
-    Ok(Some((Request::run(command), CLASSIC_STATUS)))
+    Ok(Some((Request::run(command), Shape::ClassicStatus)))
 }
 
 fn classic_get(input: &mut BytesMut, limits: &Limits) -> Decoded {
     let Some(key) = Scan::new(input).field("key", limits.key_bytes)? else { return Ok(None) };
     input.advance(1);
     let key = Key::new(take_field(input, key));
-    Ok(Some((Request::run(Command::Get(key)), CLASSIC_VALUE)))
+    Ok(Some((Request::run(Command::Get(key)), Shape::ClassicValue)))
 }
 
 fn classic_join(input: &mut BytesMut, limits: &Limits) -> Decoded {
@@ -352,7 +370,7 @@ fn classic_join(input: &mut BytesMut, limits: &Limits) -> Decoded {
     input.advance(1);
     let name = text(&take_field(input, name))?;
     let peer_address = text(&take_field(input, address))?;
-    Ok(Some((Request::Join { name, peer_address }, CLASSIC_STATUS)))
+    Ok(Some((Request::Join { name, peer_address }, Shape::ClassicStatus)))
 }
 
 fn text(bytes: &[u8]) -> Result<String, Malformed> {

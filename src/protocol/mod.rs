@@ -6,9 +6,8 @@
 //!
 //! A [`Codec`] is the server's side of one connection. It is pure: bytes in,
 //! [`Request`] out, [`Reply`] in, bytes out. How a reply looks may depend on how
-//! the request was put (the oldest SET is answered with one byte), so every
-//! request travels with a small [`Shape`] that only its codec understands, and
-//! the connection hands it back with the reply.
+//! the request was put (the oldest SET is answered with one byte): replies come
+//! in the order of the requests, and the codec remembers what each has to be.
 //!
 //! Whatever arrives is foreign: it is measured against [`Limits`] before it
 //! sizes anything, a truncated request is no request, and what cannot be
@@ -20,7 +19,7 @@
 pub mod binary;
 pub mod peer;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::encoding::Malformed;
 use crate::request::{Reply, Request};
@@ -83,11 +82,6 @@ pub enum ProtocolError {
     Malformed(#[from] Malformed),
 }
 
-/// How the reply to a request is to be written. Only the codec that made it
-/// knows its meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape(u32);
-
 /// One request, as far as a codec can take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
@@ -96,6 +90,9 @@ pub enum Incoming {
     /// Already answered: it was well framed and made no sense. The reply takes
     /// its place in the order of replies.
     Answered(Reply),
+    /// Already answered, in the bytes of this protocol: nobody but the codec is
+    /// concerned. They take their place in the order of replies.
+    Written(Bytes),
 }
 
 /// The server's side of one connection.
@@ -106,11 +103,23 @@ pub trait Codec {
     ///
     /// After an error the connection answers what it already took, then
     /// [`Codec::farewell`], and closes.
-    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<(Incoming, Shape)>, ProtocolError>;
+    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError>;
 
-    /// Appends the reply to the request that came with `shape`. Replies are
-    /// written in the order of their requests.
-    fn encode(&mut self, shape: Shape, reply: &Reply, output: &mut BytesMut);
+    /// Appends the reply to the first request, asked or answered with a reply,
+    /// that has none yet.
+    fn encode(&mut self, reply: &Reply, output: &mut BytesMut);
+
+    /// Whether the reply to what was taken last has to be encoded before more
+    /// can be taken.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// Whether what was taken last is the last: the connection ends when it is
+    /// answered, and what is behind it is nothing.
+    fn ends(&self) -> bool {
+        false
+    }
 
     /// Appends what the peer is told before an error ends the connection.
     fn farewell(&mut self, _error: &ProtocolError, _output: &mut BytesMut) {}

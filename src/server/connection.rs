@@ -24,7 +24,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -36,7 +36,7 @@ use super::config::ClientLimits;
 use super::cost::{commands_of, held_bytes, values_of};
 use super::hub::Hub;
 use crate::protocol::binary::BinaryCodec;
-use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, Shape, recognise};
+use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, recognise};
 use crate::replica::{Input, Ticket};
 use crate::request::{Reply, Request};
 
@@ -103,9 +103,16 @@ struct State {
     broken: bool,
 }
 
+/// What a request is answered with.
+enum Answer {
+    /// To be encoded.
+    Reply(Reply),
+    /// Encoded already.
+    Written(Bytes),
+}
+
 struct Slot {
-    shape: Shape,
-    reply: Option<Reply>,
+    answer: Option<Answer>,
     /// How many values the reply may hold.
     values: usize,
     /// What the reply holds, or is expected to.
@@ -117,12 +124,14 @@ impl State {
     fn encode_answered(&mut self, limits: &ClientLimits) {
         let Some(codec) = &mut self.codec else { return };
         while self.output.len() < limits.output_pause_bytes
-            && let Some(slot) = self.slots.pop_front_if(|slot| slot.reply.is_some())
+            && let Some(slot) = self.slots.pop_front_if(|slot| slot.answer.is_some())
         {
             self.first += 1;
-            let reply = slot.reply.expect("it is answered");
             self.held_bytes -= slot.bytes;
-            codec.encode(slot.shape, &reply, &mut self.output);
+            match slot.answer.expect("it is answered") {
+                Answer::Reply(reply) => codec.encode(&reply, &mut self.output),
+                Answer::Written(bytes) => self.output.extend_from_slice(&bytes),
+            }
         }
         if self.slots.is_empty()
             && let Some(error) = self.farewell.take()
@@ -133,8 +142,10 @@ impl State {
 
     /// Whether one more request may be taken in.
     fn has_room(&self, limits: &ClientLimits) -> bool {
+        let waits = !self.slots.is_empty() && self.codec.as_ref().is_some_and(|c| c.waits());
         self.slots.len() < limits.pipeline_requests
             && self.untaken_bytes() + self.expected_bytes < limits.output_pause_bytes
+            && !waits
     }
 
     /// What there is of replies that the client has not taken.
@@ -142,12 +153,12 @@ impl State {
         self.output.len() + self.held_bytes
     }
 
-    fn answer(&mut self, number: u64, reply: Reply, bytes: usize) {
+    fn answer(&mut self, number: u64, answer: Answer, bytes: usize) {
         let place = usize::try_from(number - self.first).expect("slots are in memory");
         let slot = &mut self.slots[place];
         self.expected_bytes -= std::mem::replace(&mut slot.bytes, bytes);
         self.held_bytes += bytes;
-        slot.reply = Some(reply);
+        slot.answer = Some(answer);
         if let Some(each) = bytes.checked_div(slot.values) {
             let faded = self.value_bytes - self.value_bytes / 16;
             self.value_bytes = each.max(faded).max(LEAST_VALUE_BYTES);
@@ -157,7 +168,7 @@ impl State {
     /// Whether there is something to write, encoded or not.
     fn has_unwritten(&self) -> bool {
         let last_word = self.farewell.is_some() && self.slots.is_empty();
-        let is_answered = self.slots.front().is_some_and(|slot| slot.reply.is_some());
+        let is_answered = self.slots.front().is_some_and(|slot| slot.answer.is_some());
         !self.output.is_empty() || is_answered || last_word
     }
 }
@@ -306,7 +317,7 @@ impl Connection {
             return;
         }
         let was_large = state.input.len() > READ_BYTES;
-        while state.has_room(&hub.limits) {
+        while state.has_room(&hub.limits) && !state.closing {
             if !hub.may_work() {
                 self.defer(hub);
                 break;
@@ -332,12 +343,14 @@ impl Connection {
     fn decode_one(&self, hub: &Hub, state: &mut State) -> Result<bool, ProtocolError> {
         let Some(codec) = &mut state.codec else { return Ok(false) };
         let before = state.input.len();
-        let Some((incoming, shape)) = codec.decode(&mut state.input)? else { return Ok(false) };
+        let Some(incoming) = codec.decode(&mut state.input)? else { return Ok(false) };
+        state.closing |= codec.ends();
         let number = state.first + state.slots.len() as u64;
         let (mut commands, mut values) = (1, 0);
         let mut answered = None;
         match incoming {
-            Incoming::Answered(reply) => answered = Some(reply),
+            Incoming::Answered(reply) => answered = Some(Answer::Reply(reply)),
+            Incoming::Written(bytes) => answered = Some(Answer::Written(bytes)),
             Incoming::Ask(mut request) => {
                 self.fill_in_host(&mut request);
                 (commands, values) = (1 + commands_of(&request), values_of(&request));
@@ -348,9 +361,9 @@ impl Connection {
         hub.spend(commands, before - state.input.len());
         let bytes = values.saturating_mul(state.value_bytes).min(hub.protocol.reply_bytes);
         state.expected_bytes += bytes;
-        state.slots.push_back(Slot { shape, reply: None, values, bytes });
-        if let Some(reply) = answered {
-            self.put(hub, state, number, reply);
+        state.slots.push_back(Slot { answer: None, values, bytes });
+        if let Some(answer) = answered {
+            self.put(hub, state, number, answer);
         }
         Ok(true)
     }
@@ -394,13 +407,16 @@ impl Connection {
 
     /// A request is answered. Nothing is written yet.
     pub fn answer(&self, hub: &Hub, number: u64, reply: Reply) {
-        self.put(hub, &mut self.state.borrow_mut(), number, reply);
+        self.put(hub, &mut self.state.borrow_mut(), number, Answer::Reply(reply));
     }
 
-    fn put(&self, hub: &Hub, state: &mut State, number: u64, reply: Reply) {
-        // A reply that is too large to be told is told as an error.
-        let bytes = held_bytes(&reply).min(hub.protocol.reply_bytes);
-        state.answer(number, reply, bytes);
+    fn put(&self, hub: &Hub, state: &mut State, number: u64, answer: Answer) {
+        let bytes = match &answer {
+            // A reply that is too large to be told is told as an error.
+            Answer::Reply(reply) => held_bytes(reply).min(hub.protocol.reply_bytes),
+            Answer::Written(bytes) => bytes.len(),
+        };
+        state.answer(number, answer, bytes);
     }
 
     /// After a turn: writes what it has to, and lets the task see to the rest.

@@ -119,10 +119,11 @@ impl Fake {
         let mut codec = BinaryCodec::default();
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         loop {
-            while let Some((incoming, shape)) = codec.decode(&mut input).ok()? {
+            while let Some(incoming) = codec.decode(&mut input).ok()? {
                 let mood = *self.mood.lock().unwrap();
                 let reply = match incoming {
                     Incoming::Answered(reply) => reply,
+                    Incoming::Written(_) => unreachable!("the binary codec has no such answers"),
                     Incoming::Ask(_) if mood == Mood::Hang => std::future::pending().await,
                     Incoming::Ask(request) => self.answer(request, mood),
                 };
@@ -134,7 +135,7 @@ impl Fake {
                     }
                     _ => {}
                 }
-                codec.encode(shape, &reply, &mut output);
+                codec.encode(&reply, &mut output);
             }
             stream.write_all_buf(&mut output).await.ok()?;
             tokio::select! {

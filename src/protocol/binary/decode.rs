@@ -5,9 +5,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{ALL_DATABASES, Decoded, LIST, ONE, has_consistency, op};
+use super::{ALL_DATABASES, Decoded, Shape, has_consistency, op};
 use crate::encoding::{Malformed, Reader};
-use crate::protocol::{Incoming, Limits, ProtocolError, Shape};
+use crate::protocol::{Incoming, Limits, ProtocolError};
 use crate::request::{
     Batch, Command, Condition, Consistency, DATABASES, ErrorKind, Expiry, Guard, Key, Reply,
     Request, SessionStamp,
@@ -27,7 +27,7 @@ pub(super) fn decode(opcode: u8, input: &mut BytesMut, limits: &Limits) -> Decod
     let Some(body) = take_frame(input, 1, limits)? else { return Ok(None) };
     let mut fields = Fields { reader: Reader::new(body), limits };
     let decoded = if opcode == op::PING {
-        (Request::Ping, ONE)
+        (Request::Ping, Shape::One)
     } else {
         let (batch, consistency, shape) = fields.run(opcode)?;
         (Request::Run { batch, consistency, session: None }, shape)
@@ -45,16 +45,18 @@ pub(super) fn decode_extended(input: &mut BytesMut, limits: &Limits) -> Decoded 
     let Some(body) = take_frame(input, 2, limits)? else { return Ok(None) };
     let mut fields = Fields { reader: Reader::new(body), limits };
     let decoded = match opcode {
-        op::SESSION => (Request::OpenSession, ONE),
+        op::SESSION => (Request::OpenSession, Shape::One),
         op::STAMPED => fields.stamped()?,
-        op::JOIN => (Request::Join { name: fields.name()?, peer_address: fields.name()? }, ONE),
-        op::LEAVE => (Request::Leave { name: fields.name()? }, ONE),
-        op::MEMBERS => (Request::Members, ONE),
+        op::JOIN => {
+            (Request::Join { name: fields.name()?, peer_address: fields.name()? }, Shape::One)
+        }
+        op::LEAVE => (Request::Leave { name: fields.name()? }, Shape::One),
+        op::MEMBERS => (Request::Members, Shape::One),
         op::TRANSFER => {
             let to = Some(fields.name()?).filter(|name| !name.is_empty());
-            (Request::Transfer { to }, ONE)
+            (Request::Transfer { to }, Shape::One)
         }
-        _ => (Request::Status, ONE),
+        _ => (Request::Status, Shape::One),
     };
     fields.reader.finish()?;
     Ok(Some(decoded))
@@ -232,7 +234,11 @@ impl Fields<'_> {
             _ => vec![self.command(opcode)?],
         };
         let is_list = matches!(opcode, op::MGET | op::MSET | op::BATCH);
-        Ok((Batch { guards, commands }, consistency, if is_list { LIST } else { ONE }))
+        Ok((
+            Batch { guards, commands },
+            consistency,
+            if is_list { Shape::List } else { Shape::One },
+        ))
     }
 
     fn stamped(&mut self) -> Result<(Request, Shape), ProtocolError> {

@@ -1,10 +1,8 @@
 //! Replies: written by the node in the form its request asked for, read by the
 //! client that remembers what it asked.
 //!
-//! A reply does not say what it replies to. The node carries a [`Shape`] with
-//! the request, the client an [`Awaited`].
-//!
-//! [`Shape`]: crate::protocol::Shape
+//! A reply does not say what it replies to. The node remembers a
+//! [`Shape`](super::Shape) for each request, the client an [`Awaited`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

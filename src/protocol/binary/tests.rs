@@ -282,8 +282,9 @@ fn encode(name: &str, request: &Request) -> (BytesMut, Awaited) {
 fn asked(name: &str) -> (Shape, Awaited) {
     let (_, request) = requests().into_iter().find(|(of, _)| *of == name).unwrap();
     let (mut bytes, awaited) = encode(name, &request);
-    let (_, shape) = BinaryCodec::default().decode(&mut bytes).unwrap().unwrap();
-    (shape, awaited)
+    let mut codec = BinaryCodec::default();
+    codec.decode(&mut bytes).unwrap().unwrap();
+    (codec.awaited[0], awaited)
 }
 
 #[test]
@@ -295,7 +296,7 @@ fn every_golden_request_is_written_and_read() {
         let (encoded, _) = encode(name, &request);
         assert_eq!(hex(&encoded), hex(&line.bytes), "{name} {request:?}");
         let mut input = BytesMut::from(&line.bytes[..]);
-        let (incoming, _) = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
+        let incoming = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
         assert_eq!(incoming, Incoming::Ask(request));
         assert!(input.is_empty(), "{name} leaves bytes over");
     }
@@ -309,7 +310,7 @@ fn every_golden_reply_is_written_and_read() {
     for (line, (name, reply)) in lines.iter().zip(replies()) {
         let (shape, awaited) = asked(name);
         let mut output = BytesMut::new();
-        BinaryCodec::default().encode(shape, &reply, &mut output);
+        shape.write(&reply, &Limits::default(), &mut output);
         assert_eq!(hex(&output), hex(&line.bytes), "{name} {reply:?}");
         let limits = Limits::default();
         for length in 0..output.len() {
@@ -327,9 +328,10 @@ fn both_opcodes_of_join_are_taken() {
     let mut line = golden("request").into_iter().find(|line| line.name == "classic-join").unwrap();
     line.bytes[0] = 4;
     let mut input = BytesMut::from(&line.bytes[..]);
-    let (incoming, shape) = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
+    let mut codec = BinaryCodec::default();
+    let incoming = codec.decode(&mut input).unwrap().unwrap();
     assert!(matches!(incoming, Incoming::Ask(Request::Join { .. })));
-    assert_eq!(shape, CLASSIC_STATUS);
+    assert_eq!(codec.awaited, [Shape::ClassicStatus]);
 }
 
 /// All golden requests in one stream.
@@ -349,7 +351,7 @@ fn deliver(bytes: &[u8], sizes: &[usize]) -> Vec<Incoming> {
         let (piece, behind) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
         input.put_slice(piece);
         rest = behind;
-        while let Some((incoming, _)) = codec.decode(&mut input).unwrap() {
+        while let Some(incoming) = codec.decode(&mut input).unwrap() {
             taken.push(incoming);
         }
     }
@@ -369,7 +371,7 @@ fn a_value_shares_the_buffer() {
     for name in ["classic-set", "set"] {
         let (mut input, _) = encode(name, &request);
         let range = input.as_ptr_range();
-        let (incoming, _) = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
+        let incoming = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
         let Incoming::Ask(Request::Run { batch, .. }) = incoming else { panic!("not a run") };
         let Command::Set { key, value, .. } = &batch.commands[0] else { panic!("not a set") };
         assert!(range.contains(&key.name.as_ptr()) && range.contains(&value.as_ptr()));
@@ -380,7 +382,7 @@ fn a_value_shares_the_buffer() {
 fn refused(hex: &str) -> ProtocolError {
     let mut input = BytesMut::from(&unhex(hex)[..]);
     match BinaryCodec::default().decode(&mut input) {
-        Ok(Some((incoming, _))) => panic!("{hex} is taken as {incoming:?}"),
+        Ok(Some(incoming)) => panic!("{hex} is taken as {incoming:?}"),
         Ok(None) => panic!("{hex} waits for more"),
         Err(error) => error,
     }
@@ -449,10 +451,11 @@ fn unknown_opcodes_end_the_connection() {
 fn a_database_that_does_not_exist_is_answered() {
     for hex in ["13 05000000 10 00000000", "1c 02000000 00 10", "1d 01000000 fe"] {
         let mut input = BytesMut::from(&unhex(hex)[..]);
-        let (incoming, shape) = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
+        let mut codec = BinaryCodec::default();
+        let incoming = codec.decode(&mut input).unwrap().unwrap();
         let Incoming::Answered(reply) = incoming else { panic!("{hex} is asked") };
         let mut output = BytesMut::new();
-        BinaryCodec::default().encode(shape, &reply, &mut output);
+        codec.encode(&reply, &mut output);
         assert_eq!(output[0], status::ERROR);
     }
 }
@@ -466,8 +469,8 @@ fn classic_replies_hide_reasons() {
     ];
     for reply in failures {
         let mut output = BytesMut::new();
-        BinaryCodec::default().encode(CLASSIC_STATUS, &reply, &mut output);
-        BinaryCodec::default().encode(CLASSIC_VALUE, &reply, &mut output);
+        Shape::ClassicStatus.write(&reply, &Limits::default(), &mut output);
+        Shape::ClassicValue.write(&reply, &Limits::default(), &mut output);
         assert_eq!(hex(&output), "020200000000");
     }
 }
@@ -493,9 +496,9 @@ fn a_reply_that_is_too_large_says_so() {
     let answers = |count| Reply::Answers(vec![item("0123456789", 1); count]);
     let awaited = Awaited::List(vec![reply::Form::Item; 3]);
     let mut output = BytesMut::new();
-    BinaryCodec::new(limits).encode(LIST, &answers(3), &mut output);
+    Shape::List.write(&answers(3), &limits, &mut output);
     assert_eq!(decode_reply(&awaited, &limits, &mut output), Ok(Some(answers(3))));
-    BinaryCodec::new(limits).encode(LIST, &answers(4), &mut output);
+    Shape::List.write(&answers(4), &limits, &mut output);
     let reply = decode_reply(&awaited, &limits, &mut output).unwrap();
     assert!(matches!(reply, Some(Reply::Error(ErrorKind::Unknown, _))));
 }
@@ -635,7 +638,7 @@ proptest! {
     fn what_is_encoded_is_decoded(request in any_request()) {
         let (mut input, _) = encode("", &request);
         let decoded = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
-        prop_assert_eq!(decoded.0, Incoming::Ask(request));
+        prop_assert_eq!(decoded, Incoming::Ask(request));
         prop_assert!(input.is_empty());
     }
 
@@ -656,11 +659,11 @@ proptest! {
     fn no_input_makes_the_node_panic(bytes in any_input()) {
         let mut input = BytesMut::from(&bytes[..]);
         let mut codec = BinaryCodec::default();
-        while let Ok(Some((incoming, shape))) = codec.decode(&mut input) {
+        while let Ok(Some(incoming)) = codec.decode(&mut input) {
             if let Incoming::Ask(request) = incoming {
                 prop_assert_eq!(sensible(request.clone()), Incoming::Ask(request));
             }
-            codec.encode(shape, &Reply::Done, &mut BytesMut::new());
+            codec.encode(&Reply::Done, &mut BytesMut::new());
         }
     }
 
@@ -693,7 +696,7 @@ fn print_golden() {
     }
     for (name, reply) in replies() {
         let mut output = BytesMut::new();
-        BinaryCodec::default().encode(asked(name).0, &reply, &mut output);
+        asked(name).0.write(&reply, &Limits::default(), &mut output);
         println!("reply | {name} | {} |", hex(&output));
     }
 }
