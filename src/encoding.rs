@@ -12,6 +12,25 @@ use bytes::{Buf, BufMut, Bytes};
 #[error("malformed: {0}")]
 pub struct Malformed(pub &'static str);
 
+/// A decimal as Redis reads it: no plus, no leading zeros, no spaces, no "-0".
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
+    // Sign and 19 digits: a value of megabytes is not looked at.
+    if text.len() > 20 {
+        return None;
+    }
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let is_plain = match digits {
+        [b'0'] => text.len() == 1,
+        [b'1'..=b'9', ..] => true,
+        _ => false,
+    };
+    // What is no digit is refused by the parser; a plus stands before none of these.
+    if !is_plain {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// Takes fields off the front of a buffer.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -147,5 +166,18 @@ mod tests {
         assert!(reader.clone().bytes().is_err());
         assert!(reader.count(1).is_err());
         assert!(Reader::new(Bytes::from_static(&[1])).finish().is_err());
+    }
+
+    #[test]
+    fn only_plain_decimals_are_integers() {
+        for number in [0, 1, -1, 10, i64::MAX, i64::MIN] {
+            assert_eq!(parse_i64(number.to_string().as_bytes()), Some(number));
+        }
+        let others =
+            ["", "+1", "01", "-0", " 1", "1 ", "1.0", "0x1", "9223372036854775808", "-", "-+1"];
+        for text in others {
+            assert_eq!(parse_i64(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse_i64(&[0xff]), None);
     }
 }

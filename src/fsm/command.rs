@@ -18,6 +18,7 @@
 use bytes::{BufMut, Bytes};
 
 use super::item::OVERHEAD_BYTES;
+use super::limits::GROWN_VALUE_BYTES;
 use super::sessions::SESSION_BYTES;
 use crate::encoding::{Malformed, Reader};
 use crate::request::bytes::{decode_batch, decode_stamp, encode_batch, encode_stamp};
@@ -30,7 +31,10 @@ const VERSION: u8 = 1;
 pub const MAX_TIME_MS: u64 = i64::MAX as u64;
 
 /// The digits and sign of an i64.
-const INTEGER_BYTES: u64 = 20;
+pub(super) const INTEGER_BYTES: u64 = 20;
+
+/// The digits, sign and point of a decimal number.
+pub(super) const DECIMAL_BYTES: u64 = 40;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +53,16 @@ pub enum Action {
 }
 
 impl Action {
-    /// About how many bytes it may add to the data set.
+    /// About how many bytes it holds.
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Run { batch, .. } => batch.size_bytes(),
+            Self::Tick | Self::OpenSession => 0,
+        }
+    }
+
+    /// About how many bytes it may add to the data set, but for the values that a
+    /// `Copy` copies, which are not in it.
     pub fn growth_bytes(&self) -> u64 {
         match self {
             Self::Tick => 0,
@@ -64,13 +77,32 @@ impl Action {
 /// already. 0 for what must pass when memory is full: reads, deletes, and
 /// deadlines, which make room in the end.
 pub fn growth_bytes(batch: &Batch) -> u64 {
-    batch.commands.iter().map(growth_of).sum()
+    batch.commands.iter().flat_map(parts).map(growth_of).sum()
+}
+
+/// A command, or what a `When` may run.
+pub(super) fn parts(command: &Command) -> &[Command] {
+    match command {
+        Command::When { then, .. } => then,
+        command => std::slice::from_ref(command),
+    }
 }
 
 fn growth_of(command: &Command) -> u64 {
     match command {
         Command::Set { key, value, .. } => OVERHEAD_BYTES + (key.name.len() + value.len()) as u64,
+        Command::Append { key, value } => OVERHEAD_BYTES + (key.name.len() + value.len()) as u64,
+        Command::SetRange { key, offset, value } => {
+            let gap = u64::from(*offset).min(GROWN_VALUE_BYTES as u64);
+            OVERHEAD_BYTES + gap + (key.name.len() + value.len()) as u64
+        }
         Command::Increment { key, .. } => OVERHEAD_BYTES + key.name.len() as u64 + INTEGER_BYTES,
+        Command::IncrementFloat { key, .. } => {
+            OVERHEAD_BYTES + key.name.len() as u64 + DECIMAL_BYTES
+        }
+        Command::Copy { to, .. } => OVERHEAD_BYTES + to.name.len() as u64,
+        // What the new name has more than the old one.
+        Command::Rename { from, to, .. } => to.name.len().saturating_sub(from.name.len()) as u64,
         _ => 0,
     }
 }
@@ -87,7 +119,7 @@ pub struct Proposal {
 impl Proposal {
     /// The encoding drawn above.
     pub fn encode(&self) -> Bytes {
-        let mut buffer = Vec::with_capacity(64 + self.action.growth_bytes() as usize);
+        let mut buffer = Vec::with_capacity(64 + self.action.size_bytes());
         buffer.put_u8(VERSION);
         buffer.put_u64_le(self.stamp_ms);
         match &self.action {
@@ -138,12 +170,14 @@ fn decode_action(reader: &mut Reader) -> Result<Action, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Condition, DATABASES, Expiry, Guard, Key};
+    use crate::request::{Condition, DATABASES, Expiry, Guard, Key, Only, Test};
 
     fn every_command() -> Vec<Command> {
         let key = || Key { db: 15, name: "k".into() };
         let set =
             |expiry, condition| Command::Set { key: key(), value: "v".into(), expiry, condition };
+        let expire_only = |only| Command::ExpireOnly { key: key(), expiry: Expiry::AtMs(5), only };
+        let append = || Command::Append { key: key(), value: "v".into() };
         vec![
             Command::Get(key()),
             Command::Exists(key()),
@@ -159,7 +193,36 @@ mod tests {
             Command::Increment { key: key(), by: -3 },
             Command::Clear { db: Some(2) },
             Command::Clear { db: None },
+            Command::CountExpiring { db: 5 },
+            Command::Deadline(key()),
+            Command::Scan { db: 4, cursor: 1 << 40, count: 7, pattern: None },
+            Command::Scan { db: 4, cursor: 0, count: u32::MAX, pattern: Some("k*".into()) },
+            Command::Append { key: key(), value: "v".into() },
+            Command::SetRange { key: key(), offset: 100, value: "v".into() },
+            Command::IncrementFloat { key: key(), by: "-1.5".into() },
+            expire_only(Only::IfNone),
+            expire_only(Only::IfAny),
+            expire_only(Only::IfLater),
+            expire_only(Only::IfEarlier),
+            expire_only(Only::IfAnyAndEarlier),
+            Command::Rename { from: key(), to: Key::new("longer"), replace: true },
+            Command::Rename { from: Key::new("longer"), to: key(), replace: false },
+            Command::Copy { from: key(), to: Key::new("longer"), replace: false },
+            Command::When { tests: vec![], then: vec![] },
+            Command::When { tests: tests(), then: vec![Command::Get(key()), append(), append()] },
         ]
+    }
+
+    fn tests() -> Vec<Test> {
+        let conditions = [
+            Condition::Always,
+            Condition::IfAbsent,
+            Condition::IfPresent,
+            Condition::IfValue("old".into()),
+            Condition::IfVersion(9),
+        ];
+        let test = |condition| Test { key: Key::new("t"), condition };
+        conditions.into_iter().map(test).collect()
     }
 
     fn run(batch: Batch) -> Proposal {
@@ -220,6 +283,68 @@ mod tests {
         assert_eq!(proposal.encode(), expected.concat());
     }
 
+    /// One line for each kind of command that came later.
+    #[test]
+    fn the_bytes_of_later_commands_are_pinned() {
+        let key = |name: &'static str| Key { db: 2, name: name.into() };
+        let (expiry, only) = (Expiry::AtMs(5), Only::IfAnyAndEarlier);
+        let (from, to) = (key("a"), key("b"));
+        let then = vec![Command::Get(key("a")), Command::Clear { db: None }];
+        let test = Test { key: key("t"), condition: Condition::IfVersion(6) };
+        const A: &[u8] = &[2, 1, 0, 0, 0, b'a'];
+        const B: &[u8] = &[2, 1, 0, 0, 0, b'b'];
+        const T: &[u8] = &[2, 1, 0, 0, 0, b't'];
+        const V: &[u8] = &[2, 0, 0, 0, b'v', b'w'];
+        let pattern = Some("vw".into());
+        let table: Vec<(Command, Vec<&[u8]>)> = vec![
+            (Command::Deadline(key("a")), vec![&[10], A]),
+            (
+                Command::Scan { db: 3, cursor: 0x0102, count: 4, pattern: None },
+                vec![&[11, 3, 2, 1, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]],
+            ),
+            (
+                Command::Scan { db: 3, cursor: 0, count: 4, pattern },
+                vec![&[11, 3, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 1], V],
+            ),
+            (Command::Append { key: key("a"), value: "vw".into() }, vec![&[12], A, V]),
+            (
+                Command::SetRange { key: key("a"), offset: 0x0102, value: "vw".into() },
+                vec![&[13], A, &[2, 1, 0, 0], V],
+            ),
+            (Command::IncrementFloat { key: key("a"), by: "vw".into() }, vec![&[14], A, V]),
+            (
+                Command::ExpireOnly { key: key("a"), expiry, only },
+                vec![&[15], A, &[3, 5, 0, 0, 0, 0, 0, 0, 0, 4]],
+            ),
+            (
+                Command::Rename { from: from.clone(), to: to.clone(), replace: true },
+                vec![&[16], A, B, &[1]],
+            ),
+            (Command::Copy { from, to, replace: false }, vec![&[17], A, B, &[0]]),
+            (
+                Command::When { tests: vec![test], then },
+                vec![
+                    &[18, 1, 0, 0, 0], // one test
+                    T,
+                    &[4, 6, 0, 0, 0, 0, 0, 0, 0], // if version is 6
+                    &[2, 0, 0, 0, 0],             // two commands; get
+                    A,
+                    &[9], // clear all
+                ],
+            ),
+        ];
+        for (command, expected) in table {
+            let bytes = run(Batch::of(command.clone())).encode();
+            // Version, stamp, action, no guards, one command.
+            assert_eq!(bytes[1 + 8 + 1 + 4 + 4..], expected.concat(), "{command:?}");
+        }
+        let onlys = [Only::IfNone, Only::IfAny, Only::IfLater, Only::IfEarlier];
+        for (number, only) in (0..).zip(onlys) {
+            let command = Command::ExpireOnly { key: key("a"), expiry, only };
+            assert_eq!(run(Batch::of(command)).encode().last(), Some(&number));
+        }
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused() {
         let bytes = run(Batch::of(Command::Count { db: 1 })).encode().to_vec();
@@ -234,10 +359,44 @@ mod tests {
         assert!(with(9, 4).is_err(), "action");
         assert!(with(13, 0xff).is_err(), "count of guards");
         assert!(with(17, 0xff).is_err(), "count of commands");
-        assert!(with(18, 10).is_err(), "command");
+        assert!(with(18, 20).is_err(), "command");
         assert!(with(19, DATABASES).is_err(), "database");
         let longer = [&bytes[..], &[0]].concat();
         assert!(Proposal::decode(longer.into()).is_err(), "left over");
+    }
+
+    #[test]
+    fn what_makes_no_sense_in_later_commands_is_refused() {
+        let key = || Key::new("k");
+        let ends_in = |command: Command, byte: u8| {
+            let mut bytes = run(Batch::of(command)).encode().to_vec();
+            *bytes.last_mut().unwrap() = byte;
+            Proposal::decode(bytes.into())
+        };
+        let scan = || Command::Scan { db: 1, cursor: 2, count: 3, pattern: None };
+        let (expiry, only) = (Expiry::Keep, Only::IfNone);
+        let expire_only = || Command::ExpireOnly { key: key(), expiry, only };
+        let rename = || Command::Rename { from: key(), to: key(), replace: true };
+        let copy = || Command::Copy { from: key(), to: key(), replace: true };
+        assert!(ends_in(scan(), 0).is_ok() && ends_in(scan(), 2).is_err(), "a pattern");
+        assert!(ends_in(expire_only(), 4).is_ok() && ends_in(expire_only(), 5).is_err(), "only");
+        assert!(ends_in(rename(), 0).is_ok() && ends_in(rename(), 2).is_err(), "replace");
+        assert!(ends_in(copy(), 0).is_ok() && ends_in(copy(), 2).is_err(), "replace");
+        let clear = || Command::When { tests: vec![], then: vec![Command::Clear { db: Some(1) }] };
+        assert!(ends_in(clear(), 15).is_ok() && ends_in(clear(), 16).is_err(), "database");
+    }
+
+    /// [Bytes that say how deep we recurse end the process.]
+    #[test]
+    fn no_condition_is_within_a_condition() {
+        let when = |then| Command::When { tests: vec![], then };
+        let inner = || when(vec![Command::Clear { db: None }]);
+        let bytes = run(Batch::of(inner())).encode();
+        assert!(Proposal::decode(bytes).is_ok());
+        for then in [vec![inner()], vec![Command::Clear { db: None }, when(vec![])]] {
+            let bytes = run(Batch::of(when(then))).encode();
+            assert_eq!(Proposal::decode(bytes), Err(Malformed("unknown command")));
+        }
     }
 
     #[test]
@@ -260,7 +419,15 @@ mod tests {
     fn only_what_stores_bytes_grows() {
         let growth: Vec<u64> =
             every_command().into_iter().map(|c| growth_bytes(&Batch::of(c))).collect();
-        assert_eq!(growth, [0, 0, 0, 0, 74, 74, 74, 74, 74, 0, 0, 93, 0, 0]);
+        let (old, new) = growth.split_at(14);
+        assert_eq!(old, [0, 0, 0, 0, 74, 74, 74, 74, 74, 0, 0, 93, 0, 0]);
+        let scans_and_reads = [0, 0, 0, 0];
+        let edits = [74, 174, 113];
+        let deadlines = [0, 0, 0, 0, 0];
+        let names = [5, 0, 78];
+        let conditions = [0, 74 + 74];
+        let expected: [&[u64]; 5] = [&scans_and_reads, &edits, &deadlines, &names, &conditions];
+        assert_eq!(new, expected.concat());
         assert_eq!(Action::OpenSession.growth_bytes(), SESSION_BYTES);
     }
 }

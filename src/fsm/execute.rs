@@ -7,11 +7,13 @@
 
 use super::command::MAX_TIME_MS;
 use super::item::{Item, NEVER};
+use super::limits::SCANNED_KEYS;
 use super::store::Store;
+use crate::encoding::parse_i64;
 use crate::mutants::{self, Mutant};
 use crate::request::{
     Answer, Batch, Command, Condition, DATABASES, ErrorKind, Expiry, Failure, Guard,
-    Item as ItemAnswer, Key, Reply, Ttl,
+    Item as ItemAnswer, Key, Only, Reply, Test, Ttl, glob,
 };
 
 /// The store at one moment: what reads see.
@@ -24,7 +26,7 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// An item, unless it is past its deadline.
-    fn live(&self, key: &Key) -> Option<&'a Item> {
+    pub(super) fn live(&self, key: &Key) -> Option<&'a Item> {
         let is_there =
             |item: &&Item| item.is_live(self.now_ms) || mutants::on(Mutant::ExpiredKeyServed);
         self.store.find(key).filter(is_there)
@@ -62,6 +64,28 @@ impl<'a> View<'a> {
             ),
             Command::Exists(key) => Answer::Integer(i64::from(self.live(key).is_some())),
             Command::Ttl(key) => Answer::Ttl(self.ttl(key)),
+            Command::Deadline(key) => Answer::Ttl(match self.live(key).map(Item::deadline_ms) {
+                None => Ttl::Absent,
+                Some(NEVER) => Ttl::Never,
+                Some(deadline_ms) => Ttl::Ms(deadline_ms),
+            }),
+            Command::Scan { db, cursor, count, pattern } => {
+                let is_wanted = |item: &Item| {
+                    let fits = |pattern: &[u8]| glob::matches(pattern, item.name());
+                    item.is_live(self.now_ms) && pattern.as_deref().is_none_or(fits)
+                };
+                let count = (*count).min(SCANNED_KEYS);
+                let (cursor, names) = self.store.scan(*db, *cursor, count, is_wanted);
+                Answer::Names { cursor, names }
+            }
+            Command::When { tests, then } if !then.iter().any(Command::is_write) => {
+                let reads = || then.iter().filter_map(|command| self.read(command)).collect();
+                Answer::Nested(self.all_hold(tests).then(reads))
+            }
+            Command::CountExpiring { db } => {
+                let count = self.store.count_expiring(*db, self.now_ms);
+                Answer::Integer(i64::try_from(count).unwrap_or(i64::MAX))
+            }
             Command::Count { db } => {
                 let count = self.store.count_live(*db, self.now_ms);
                 Answer::Integer(i64::try_from(count).unwrap_or(i64::MAX))
@@ -79,6 +103,10 @@ impl<'a> View<'a> {
             }
             Some(deadline_ms) => Ttl::Ms(deadline_ms - self.now_ms),
         }
+    }
+
+    fn all_hold(&self, tests: &[Test]) -> bool {
+        tests.iter().all(|test| self.satisfies(&test.key, &test.condition))
     }
 
     fn satisfies(&self, key: &Key, condition: &Condition) -> bool {
@@ -111,10 +139,18 @@ pub struct Execution<'a> {
     pub now_ms: u64,
     /// The index of the entry, which becomes the version of what it writes.
     pub index: u64,
+    /// How many bytes of values it may still copy or alter.
+    pub budget_bytes: usize,
 }
 
 impl Execution<'_> {
-    fn view(&self) -> View<'_> {
+    /// Draws on what may be done.
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.budget_bytes = self.budget_bytes.checked_sub(bytes).ok_or(Failure::TooMuch)?;
+        Ok(())
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
         View { store: self.store, now_ms: self.now_ms }
     }
 
@@ -138,9 +174,20 @@ impl Execution<'_> {
             Command::Expire { key, expiry } => self.expire(key, *expiry),
             Command::Increment { key, by } => self.increment(key, *by),
             Command::Clear { db } => Ok(self.clear(*db)),
-            Command::Get(_) | Command::Exists(_) | Command::Ttl(_) | Command::Count { .. } => {
-                unreachable!("reads were answered above")
-            }
+            Command::Append { key, value } => self.append(key, value),
+            Command::SetRange { key, offset, value } => self.set_range(key, *offset, value),
+            Command::IncrementFloat { key, by } => self.increment_float(key, by),
+            Command::ExpireOnly { key, expiry, only } => self.expire_only(key, *expiry, *only),
+            Command::Rename { from, to, replace } => self.rename(from, to, *replace),
+            Command::Copy { from, to, replace } => self.copy(from, to, *replace),
+            Command::When { tests, then } => Ok(self.when(tests, then)),
+            Command::Get(_)
+            | Command::Exists(_)
+            | Command::Ttl(_)
+            | Command::Deadline(_)
+            | Command::Count { .. }
+            | Command::CountExpiring { .. }
+            | Command::Scan { .. } => unreachable!("reads were answered above"),
         };
         result.unwrap_or_else(Answer::Failed)
     }
@@ -166,12 +213,12 @@ impl Execution<'_> {
         Ok(Answer::Stored { version: self.index })
     }
 
-    fn put(&mut self, key: &Key, value: &[u8], deadline_ms: u64) {
+    pub(super) fn put(&mut self, key: &Key, value: &[u8], deadline_ms: u64) {
         self.store.put(key.db, Item::new(&key.name, value, deadline_ms, self.index));
     }
 
     /// A key past its deadline is absent already and left to its turn.
-    fn delete(&mut self, key: &Key) -> bool {
+    pub(super) fn delete(&mut self, key: &Key) -> bool {
         self.view().live(key).is_some() && self.store.remove(key.db, &key.name)
     }
 
@@ -192,9 +239,28 @@ impl Execution<'_> {
         Ok(Answer::Integer(1))
     }
 
+    fn expire_only(&mut self, key: &Key, expiry: Expiry, only: Only) -> Result<Answer, Failure> {
+        let deadline_ms = self.view().deadline_ms(key, expiry)?;
+        if self.allows(key, deadline_ms, only) {
+            self.expire(key, expiry)
+        } else {
+            Ok(Answer::Integer(0))
+        }
+    }
+
+    fn when(&mut self, tests: &[Test], then: &[Command]) -> Answer {
+        if !self.view().all_hold(tests) {
+            return Answer::Nested(None);
+        }
+        Answer::Nested(Some(then.iter().map(|command| self.execute(command)).collect()))
+    }
+
     fn increment(&mut self, key: &Key, by: i64) -> Result<Answer, Failure> {
         let (old, deadline_ms) = match self.view().live(key) {
-            Some(item) => (integer(item.value())?, item.deadline_ms()),
+            Some(item) => {
+                let old = parse_i64(item.value()).ok_or(Failure::NotAnInteger)?;
+                (old, item.deadline_ms())
+            }
             None => (0, NEVER),
         };
         let new = old.checked_add(by).ok_or(Failure::Overflow)?;
@@ -208,29 +274,5 @@ impl Execution<'_> {
             None => (0..DATABASES).for_each(|db| self.store.clear(db)),
         }
         Answer::Done
-    }
-}
-
-/// A decimal as Redis reads it: no plus, no leading zeros, no spaces, no "-0".
-fn integer(value: &[u8]) -> Result<i64, Failure> {
-    let text = std::str::from_utf8(value).map_err(|_| Failure::NotAnInteger)?;
-    let number: i64 = text.parse().map_err(|_| Failure::NotAnInteger)?;
-    if number.to_string() == text { Ok(number) } else { Err(Failure::NotAnInteger) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_plain_decimals_are_integers() {
-        for number in [0, 1, -1, 10, i64::MAX, i64::MIN] {
-            assert_eq!(integer(number.to_string().as_bytes()), Ok(number));
-        }
-        let others = ["", "+1", "01", "-0", " 1", "1 ", "1.0", "0x1", "9223372036854775808", "-"];
-        for text in others {
-            assert_eq!(integer(text.as_bytes()), Err(Failure::NotAnInteger), "{text:?}");
-        }
-        assert_eq!(integer(&[0xff]), Err(Failure::NotAnInteger));
     }
 }

@@ -60,6 +60,11 @@ impl Expiry {
         self.chunks.first().map(|chunk| chunk[0])
     }
 
+    /// How many keys have a deadline.
+    pub fn count(&self) -> usize {
+        self.chunks.iter().map(Vec::len).sum()
+    }
+
     /// How many keys have a deadline at or before `now_ms`.
     pub fn count_due(&self, now_ms: u64) -> usize {
         let is_due = |due: &Due| due.deadline_ms <= now_ms;

@@ -1,6 +1,26 @@
 //! What is bounded, and by how much.
 
-use crate::request::{Batch, Command, Condition, DATABASES, Key};
+use super::command::parts;
+use crate::request::{Batch, Command, DATABASES, Key};
+
+/// The longest value that `Append` and `SetRange` make. Part of the log's format:
+/// another number is another state.
+pub const GROWN_VALUE_BYTES: usize = 16 << 20;
+
+/// How many keys one `Scan` looks at, whatever it asks for; it ends with the leaf
+/// in which it comes to as many. Part of the log's format, for a reply is kept.
+pub const SCANNED_KEYS: u32 = 10_000;
+
+/// How many bytes of values one entry may copy or alter. Part of the log's format.
+/// Admission estimates that, and here is what holds if it was wrong: an entry that
+/// takes minutes to apply would take them on every node, at every start.
+pub const ENTRY_WORK_BYTES: usize = 64 << 20;
+
+/// How many keys all scans of a batch look at; checked at admission.
+pub const BATCH_SCANNED_KEYS: usize = 100_000;
+
+/// The longest pattern of names.
+pub const PATTERN_BYTES: usize = 1 << 10;
 
 /// Bounds, each with its unit; all but those on sessions are a node's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +33,8 @@ pub struct Limits {
     pub batch_commands: usize,
     /// Names and values of one batch together; checked at admission.
     pub batch_bytes: usize,
+    /// What the values that one batch alters may hold together; checked at admission.
+    pub batch_altered_bytes: usize,
     /// Those on sessions.
     pub sessions: SessionLimits,
     /// What a snapshot under way may hold in memory beside the data set; it is
@@ -61,6 +83,7 @@ impl Default for Limits {
             value_bytes: 16 << 20,
             batch_commands: 10_000,
             batch_bytes: 32 << 20,
+            batch_altered_bytes: ENTRY_WORK_BYTES,
             sessions: SessionLimits::FORMAT,
             snapshot_retained_bytes: 256 << 20,
         }
@@ -68,12 +91,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether a batch may be proposed or run as a query; else what to tell the
-    /// client, with [`ErrorKind::Invalid`](crate::request::ErrorKind::Invalid).
-    ///
-    /// What is in the log has passed, and applying it checks nothing.
+    /// Whether a batch is within the bounds on keys, values and their number.
     pub fn check(&self, batch: &Batch) -> Result<(), String> {
-        let count = batch.guards.len() + batch.commands.len();
+        let count: usize = batch.commands.iter().map(Command::parts).sum();
+        let count = batch.guards.len() + count;
         within("commands in a batch", count, self.batch_commands)?;
         let mut bytes = 0;
         for guard in &batch.guards {
@@ -82,29 +103,48 @@ impl Limits {
         for command in &batch.commands {
             bytes += self.check_command(command)?;
         }
-        within("bytes in a batch", bytes, self.batch_bytes)
+        within("bytes in a batch", bytes, self.batch_bytes)?;
+        let scanned = |command: &Command| match command {
+            Command::Scan { count, .. } => (*count).min(SCANNED_KEYS) as usize,
+            _ => 0,
+        };
+        let scanned = batch.commands.iter().flat_map(parts).map(scanned).sum();
+        within("keys to scan in a batch", scanned, BATCH_SCANNED_KEYS)
+    }
+
+    /// Whether a batch of several commands may alter values of so many bytes.
+    pub(super) fn check_altered(&self, bytes: u64) -> Result<(), String> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        within("bytes altered in a batch", bytes, self.batch_altered_bytes)
     }
 
     fn check_command(&self, command: &Command) -> Result<usize, String> {
-        match command {
-            Command::Get(key)
-            | Command::Exists(key)
-            | Command::Ttl(key)
-            | Command::Delete(key)
-            | Command::Expire { key, .. }
-            | Command::Increment { key, .. } => self.check_key(key),
-            Command::Count { db } | Command::Clear { db: Some(db) } => check_db(*db),
-            Command::Clear { db: None } => Ok(0),
-            Command::Set { key, value, condition, .. } => {
-                let expected = match condition {
-                    Condition::IfValue(expected) => expected.len(),
-                    _ => 0,
-                };
-                within("bytes of value", value.len(), self.value_bytes)?;
-                within("bytes of value", expected, self.value_bytes)?;
-                Ok(self.check_key(key)? + value.len() + expected)
+        let (mut bytes, mut result) = (0, Ok(()));
+        for database in parts(command).iter().filter_map(Command::database) {
+            check_db(database)?;
+        }
+        command.each_key(&mut |key| match self.check_key(key) {
+            Ok(length) => bytes += length,
+            Err(reason) => result = Err(reason),
+        });
+        command.each_value(&mut |value| {
+            bytes += value.len();
+            if value.len() > self.value_bytes {
+                result = within("bytes of value", value.len(), self.value_bytes);
+            }
+        });
+        for command in parts(command) {
+            if let Command::Scan { pattern: Some(pattern), .. } = command {
+                within("bytes of pattern", pattern.len(), PATTERN_BYTES)?;
             }
         }
+        let is_nested = |command: &Command| matches!(command, Command::When { .. });
+        if let Command::When { then, .. } = command
+            && then.iter().any(is_nested)
+        {
+            return Err("a condition within a condition".to_owned());
+        }
+        result.map(|()| bytes)
     }
 
     fn check_key(&self, key: &Key) -> Result<usize, String> {
@@ -114,8 +154,8 @@ impl Limits {
     }
 }
 
-fn check_db(db: u8) -> Result<usize, String> {
-    if db < DATABASES { Ok(0) } else { Err(format!("there is no database {db}")) }
+fn check_db(db: u8) -> Result<(), String> {
+    if db < DATABASES { Ok(()) } else { Err(format!("there is no database {db}")) }
 }
 
 fn within(what: &str, found: usize, limit: usize) -> Result<(), String> {
@@ -124,8 +164,10 @@ fn within(what: &str, found: usize, limit: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::request::{Expiry, Guard};
+    use crate::request::{Condition, Expiry, Guard, Only, Test};
 
     fn set(name: usize, value: usize, condition: Condition) -> Command {
         Command::Set {
@@ -144,6 +186,74 @@ mod tests {
             Limits::default().sessions;
         let found = [window, count as u64, idle_ms, replies_bytes, total_bytes];
         assert_eq!(found, [1024, 10_000, 3_600_000, 262_144, 67_108_864]);
+    }
+
+    fn limited(command: Command) -> Result<(), String> {
+        let limits = Limits {
+            key_bytes: 4,
+            value_bytes: 8,
+            batch_commands: 3,
+            batch_bytes: 20,
+            ..Limits::default()
+        };
+        limits.check(&Batch::of(command))
+    }
+
+    /// Every key and every value counts, wherever a command has it.
+    #[test]
+    fn what_later_commands_bring_along_is_bounded() {
+        let name = |length: usize| Key::new(vec![b'k'; length]);
+        let bytes = |length: usize| Bytes::from(vec![b'v'; length]);
+        let append = |key, value| Command::Append { key: name(key), value: bytes(value) };
+        let when = |tests: Vec<(usize, usize)>, then| {
+            let test =
+                |(key, value)| Test { key: name(key), condition: Condition::IfValue(bytes(value)) };
+            Command::When { tests: tests.into_iter().map(test).collect(), then }
+        };
+        let only = Only::IfAny;
+        let with_key: [&dyn Fn(usize) -> Command; 10] = [
+            &|n| Command::Deadline(name(n)),
+            &|n| append(n, 0),
+            &|n| Command::SetRange { key: name(n), offset: 0, value: bytes(0) },
+            &|n| Command::IncrementFloat { key: name(n), by: bytes(0) },
+            &|n| Command::ExpireOnly { key: name(n), expiry: Expiry::AtMs(1), only },
+            &|n| Command::Rename { from: name(n), to: name(0), replace: true },
+            &|n| Command::Rename { from: name(0), to: name(n), replace: true },
+            &|n| Command::Copy { from: name(0), to: name(n), replace: true },
+            &|n| when(vec![(n, 0)], vec![]),
+            &|n| when(vec![], vec![append(0, 0), append(n, 0)]),
+        ];
+        for with_key in with_key {
+            assert_eq!(limited(with_key(4)), Ok(()));
+            let reason = "5 bytes of key exceed the limit of 4";
+            assert_eq!(limited(with_key(5)), Err(reason.to_owned()), "{:?}", with_key(5));
+        }
+        let with_value: [&dyn Fn(usize) -> Command; 6] = [
+            &|n| append(0, n),
+            &|n| Command::SetRange { key: name(0), offset: 0, value: bytes(n) },
+            &|n| Command::IncrementFloat { key: name(0), by: bytes(n) },
+            &|n| Command::Scan { db: 0, cursor: 0, count: 1, pattern: Some(bytes(n)) },
+            &|n| when(vec![(0, n)], vec![]),
+            &|n| when(vec![], vec![append(0, n)]),
+        ];
+        for with_value in with_value {
+            assert_eq!(limited(with_value(8)), Ok(()));
+            let reason = "9 bytes of value exceed the limit of 8";
+            assert_eq!(limited(with_value(9)), Err(reason.to_owned()), "{:?}", with_value(9));
+        }
+        let sum = when(vec![(4, 8)], vec![append(4, 5)]);
+        assert_eq!(limited(sum), Err("21 bytes in a batch exceed the limit of 20".to_owned()));
+        let parts = when(vec![(0, 0)], vec![append(0, 0); 2]);
+        assert_eq!(limited(parts), Err("4 commands in a batch exceed the limit of 3".to_owned()));
+        let nested = when(vec![], vec![when(vec![], vec![])]);
+        assert_eq!(limited(nested), Err("a condition within a condition".to_owned()));
+        let scan = Command::Scan { db: 16, cursor: 0, count: 1, pattern: None };
+        let reason = "there is no database 16".to_owned();
+        assert_eq!(limited(scan.clone()), Err(reason.clone()));
+        assert_eq!(limited(when(vec![], vec![scan])), Err(reason.clone()));
+        let away = Key { db: 16, name: "k".into() };
+        let rename = Command::Rename { from: name(1), to: away, replace: true };
+        assert_eq!(limited(rename), Err(reason));
     }
 
     #[test]
@@ -171,6 +281,8 @@ mod tests {
             "4 commands in a batch exceed the limit of 3",
         );
         refused(vec![Command::Count { db: 16 }], "there is no database 16");
+        let when = |command| vec![Command::When { tests: vec![], then: vec![command] }];
+        refused(when(Command::Clear { db: Some(16) }), "there is no database 16");
         let guard = Guard { key: Key { db: 99, name: "".into() }, version: 0 };
         let guarded = Batch { guards: vec![guard], commands: vec![] };
         assert_eq!(limits.check(&guarded), Err("there is no database 99".to_owned()));

@@ -30,17 +30,22 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`command`] | what an entry says, and its bytes |
-//! | [`execute`] | what each command does |
+//! | [`execute`], [`edit`] | what each command does; those that alter what is there |
+//! | [`decimal`] | numbers with a point |
 //! | [`sessions`], [`reply`] | a write sent twice takes effect once; the replies kept for that |
 //! | [`store`] | sixteen databases and their running numbers |
 //! | [`slots`], [`item`], [`expiry`] | where keys lie, what they are made of, when they go |
 //! | [`walk`], [`snapshot`] | the state at one index while writes go on; its bytes |
-//! | [`hash`], [`limits`] | the hash that replicas compare; bounds |
+//! | [`hash`] | the hash that replicas compare |
+//! | [`limits`], [`charge`] | bounds; what a batch will cost |
 //!
 //! Missing on purpose: eviction. When memory is full, writes that grow it are
 //! refused before they are proposed ([`Fsm::fits`]); applying never refuses.
 
+pub mod charge;
 pub mod command;
+pub mod decimal;
+pub mod edit;
 pub mod execute;
 pub mod expiry;
 pub mod hash;
@@ -60,12 +65,13 @@ pub use limits::{Limits, SessionLimits};
 pub use snapshot::{Restore, RestoreError, SnapshotHead};
 pub use walk::{Piece, Visit};
 
+use charge::Charge;
 use execute::{Execution, View};
 use sessions::{Sessions, Verdict};
 use store::Store;
 
 use crate::mutants::{self, Mutant};
-use crate::request::{Batch, Command, ErrorKind, Key, Reply, SessionStamp};
+use crate::request::{Batch, ErrorKind, Key, Reply, SessionStamp};
 
 /// How many keys past their deadline one entry removes at most, and as many
 /// idle sessions. Part of the log's format: another number is another state.
@@ -114,7 +120,8 @@ impl Fsm {
 
     fn run(&mut self, batch: &Batch) -> Reply {
         let (now_ms, index) = (self.log_time_ms, self.applied);
-        Execution { store: &mut self.store, now_ms, index }.run(batch)
+        let budget_bytes = limits::ENTRY_WORK_BYTES;
+        Execution { store: &mut self.store, now_ms, index, budget_bytes }.run(batch)
     }
 
     fn run_once(&mut self, batch: &Batch, stamp: SessionStamp) -> Reply {
@@ -147,17 +154,17 @@ impl Fsm {
     /// since one on its way may have given the key more time.
     pub fn has_deadline_by(&self, batch: &Batch, at_ms: u64) -> bool {
         let in_reach = |deadline_ms| self.log_time_ms < deadline_ms && deadline_ms <= at_ms;
-        let key_in_reach =
-            |key: &Key| self.store.find(key).is_some_and(|item| in_reach(item.deadline_ms()));
-        batch.guards.iter().any(|guard| key_in_reach(&guard.key))
-            || batch.commands.iter().any(|command| match command {
-                Command::Get(key) | Command::Exists(key) | Command::Ttl(key) => key_in_reach(key),
-                Command::Count { db } => {
-                    let live = |now_ms| self.store.count_live(*db, now_ms);
-                    at_ms > self.log_time_ms && live(at_ms) < live(self.log_time_ms)
-                }
-                _ => false,
-            })
+        let live = |db, now_ms| self.store.count_live(db, now_ms);
+        let is_any_in_reach =
+            |db| at_ms > self.log_time_ms && live(db, at_ms) < live(db, self.log_time_ms);
+        let mut found = false;
+        let mut see = |key: &Key| {
+            found |= self.store.find(key).is_some_and(|item| in_reach(item.deadline_ms()));
+        };
+        batch.guards.iter().for_each(|guard| see(&guard.key));
+        batch.commands.iter().for_each(|command| command.each_key(&mut see));
+        let mut parts = batch.commands.iter().flat_map(command::parts);
+        found || parts.any(|part| part.database().is_some_and(is_any_in_reach))
     }
 
     /// The index of the last entry applied; 0 before the first.
@@ -193,13 +200,38 @@ impl Fsm {
         self.store.totals().memory_bytes + self.sessions.memory_bytes()
     }
 
-    /// Whether an action may be proposed under a memory limit, when proposals
-    /// on their way may add `in_flight_bytes` (the sum of their
-    /// [`Action::growth_bytes`]). What does not grow always fits.
-    pub fn fits(&self, action: &Action, in_flight_bytes: u64, limit_bytes: u64) -> bool {
-        let growth = action.growth_bytes();
-        let sum = self.memory_bytes().saturating_add(in_flight_bytes).saturating_add(growth);
-        growth == 0 || sum <= limit_bytes
+    /// Whether what may add `growth_bytes` may be proposed under a memory limit, when
+    /// proposals on their way may add `in_flight_bytes`. What does not grow always
+    /// fits.
+    pub fn fits(&self, growth_bytes: u64, in_flight_bytes: u64, limit_bytes: u64) -> bool {
+        let sum = self.memory_bytes().saturating_add(in_flight_bytes).saturating_add(growth_bytes);
+        growth_bytes == 0 || sum <= limit_bytes
+    }
+
+    /// About how many bytes an action may add to the data set, while writes of so
+    /// many bytes are on their way. 0 for what must pass when memory is full: reads,
+    /// deletes, and deadlines, which make room in the end.
+    pub fn growth_bytes(&self, action: &Action, on_its_way_bytes: u64) -> u64 {
+        let copied = match action {
+            Action::Run { batch, .. } => {
+                Charge::of(batch, &self.store, on_its_way_bytes).copied_bytes
+            }
+            Action::Tick | Action::OpenSession => 0,
+        };
+        action.growth_bytes() + copied
+    }
+
+    /// Whether a batch may be proposed or run as a query; else what to tell the
+    /// client, with [`ErrorKind::Invalid`]. What is in the log has passed, and
+    /// applying it checks nothing.
+    pub fn check(&self, batch: &Batch) -> Result<(), String> {
+        self.limits.check(batch)?;
+        // One command alone is bounded by the length of a value.
+        let altered = match batch.commands.len() {
+            0 | 1 => 0,
+            _ => Charge::of(batch, &self.store, 0).altered_bytes,
+        };
+        self.limits.check_altered(altered)
     }
 
     /// The hash of items, sessions and log time.

@@ -205,7 +205,9 @@ impl Sessions {
         let SessionStamp { session: id, sequence } = stamp;
         // One that could never fit must not push out the others first.
         let fits = |bytes: &Bytes| bytes.len() as u64 <= limits.replies_bytes;
-        let bytes = reply::encode(reply).filter(fits);
+        // What is far too large is not even encoded.
+        let may_fit = reply.size_bytes() as u64 <= 16 * limits.replies_bytes;
+        let bytes = may_fit.then(|| reply::encode(reply)).flatten().filter(fits);
         self.change(id, |session| {
             session.cover(id, sequence, limits.window);
             session.insert(id, sequence, bytes);

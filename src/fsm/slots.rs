@@ -27,6 +27,9 @@ pub const SLOTS: usize = 16_384;
 /// How many items a leaf holds on average before one splits.
 pub const LEAF_KEYS: usize = 64;
 
+/// Of so many bytes of name, each counts as one more key in a scan.
+const LONG_NAME_BYTES: usize = 128;
+
 const HASH_BITS: u32 = 50;
 const TAG_BITS: u32 = 16;
 
@@ -86,13 +89,30 @@ impl Place {
         (self.0 >> (HASH_BITS - TAG_BITS)) as u16
     }
 
-    /// Which of `leaves` leaves: by the low bits of the hash, and by one bit
-    /// less if that leaf has not been split off yet.
     fn leaf(self, leaves: usize) -> usize {
-        let doubled = leaves.next_power_of_two();
-        let leaf = self.0 as usize & (doubled - 1);
-        if leaf < leaves { leaf } else { leaf - doubled / 2 }
+        leaf_number(self.0 as usize, leaves)
     }
+
+    /// Where it comes in its slot when that is scanned.
+    fn scan_order(self) -> u32 {
+        (self.0 as u32).reverse_bits()
+    }
+}
+
+/// Which of `leaves` leaves: by the low bits of the hash, and by one bit less if
+/// that leaf has not been split off yet.
+fn leaf_number(hash: usize, leaves: usize) -> usize {
+    let doubled = leaves.next_power_of_two();
+    let leaf = hash & (doubled - 1);
+    if leaf < leaves { leaf } else { leaf - doubled / 2 }
+}
+
+/// How many of the 2^32 orders of a scan are a leaf's.
+fn leaf_span(number: usize, leaves: usize) -> u64 {
+    let doubled = leaves.next_power_of_two();
+    let is_split = number >= doubled / 2 || number + doubled / 2 < leaves;
+    let parts = if is_split { doubled } else { doubled / 2 };
+    (1 << 32) / parts.max(1) as u64
 }
 
 /// A few dozen items.
@@ -301,6 +321,44 @@ impl Slots {
             }
         }
         None
+    }
+
+    /// Shows about `count` items, from a cursor on, and returns the one to go on
+    /// with; 0 is the beginning, and the end.
+    ///
+    /// ```text
+    /// cursor | slot, 14 bits | lowest 32 bits of the name's hash, the lowest first |
+    /// ```
+    ///
+    /// In this order a leaf is a range of cursors, as its number is the low bits of
+    /// the hash; a leaf that splits is two halves of its range, and two that are
+    /// merged make it whole. So whatever happens to the leaves between two calls,
+    /// what lies before the cursor has been shown, and what lies behind has not.
+    pub fn scan(&self, cursor: u64, count: u32, mut show: impl FnMut(&Item)) -> u64 {
+        let (mut cursor, mut shown) = (cursor, 0);
+        while let Some(slot) = self.slots.get((cursor >> 32) as usize) {
+            if slot.leaves.is_empty() {
+                cursor = ((cursor >> 32) + 1) << 32;
+                continue;
+            }
+            if shown >= count.max(1) {
+                return cursor;
+            }
+            let from = cursor as u32;
+            let number = leaf_number(from.reverse_bits() as usize, slot.leaves.len());
+            let leaf = &slot.leaves[number];
+            let here = |item: &&Item| Place::of(item.name()).scan_order() >= from;
+            for item in leaf.items.iter().filter(here) {
+                show(item);
+                // Long names are more to take along.
+                shown = shown.saturating_add((item.name().len() / LONG_NAME_BYTES) as u32);
+            }
+            shown = shown.saturating_add((leaf.items.len() as u32).max(1));
+            let end =
+                u64::from((number as u32).reverse_bits()) + leaf_span(number, slot.leaves.len());
+            cursor = ((cursor >> 32) << 32) + end;
+        }
+        0
     }
 
     /// Frees one leaf, or a slot without any, and returns how many keys went.

@@ -16,6 +16,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::expiry::{Due, Expiry};
 use super::item::{Item, NEVER};
 use super::slots::{Place, Slots};
@@ -208,6 +210,32 @@ impl Store {
     pub fn count_live(&self, db: u8, now_ms: u64) -> u64 {
         self.database(db)
             .map_or(0, |database| database.totals.keys - database.expiry.count_due(now_ms) as u64)
+    }
+
+    /// How many of those have a deadline.
+    pub fn count_expiring(&self, db: u8, now_ms: u64) -> u64 {
+        self.database(db).map_or(0, |database| {
+            (database.expiry.count() - database.expiry.count_due(now_ms)) as u64
+        })
+    }
+
+    /// Some items of a database that are wanted, from a cursor on, and the cursor
+    /// behind them; see [`Slots::scan`].
+    pub fn scan(
+        &self,
+        db: u8,
+        cursor: u64,
+        count: u32,
+        is_wanted: impl Fn(&Item) -> bool,
+    ) -> (u64, Vec<Bytes>) {
+        let Some(database) = self.database(db) else { return (0, Vec::new()) };
+        let mut names = Vec::new();
+        let next = database.slots.scan(cursor, count, |item| {
+            if is_wanted(item) {
+                names.push(Bytes::copy_from_slice(item.name()));
+            }
+        });
+        (next, names)
     }
 
     /// The numbers of one database.

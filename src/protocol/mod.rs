@@ -77,6 +77,9 @@ pub enum ProtocolError {
         /// What is allowed.
         limit: usize,
     },
+    /// What this protocol has no form for.
+    #[error("this protocol cannot say it")]
+    Unspoken,
     /// The fields do not fill their frame, or hold what the format does not know.
     #[error(transparent)]
     Malformed(#[from] Malformed),

@@ -24,6 +24,10 @@ pub(super) const UNKNOWN: &str = "may or may not have been applied";
 /// How many requests about the cluster itself may be under way.
 const ADMIN_LIMIT: usize = 32;
 
+/// The largest reply that goes back to the node that has sent the request on: what
+/// clients are told is no larger either.
+const FORWARDED_REPLY_BYTES: usize = 64 << 20;
+
 /// How long to wait before a request that the leader refused is sent again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
@@ -77,7 +81,7 @@ impl Replica {
         }
         match request {
             Request::Run { batch, .. } => {
-                self.fsm.limits().check(batch).map_err(|reason| (ErrorKind::Invalid, reason))
+                self.fsm.check(batch).map_err(|reason| (ErrorKind::Invalid, reason))
             }
             Request::Leave { name } if name.is_empty() => {
                 Err((ErrorKind::Invalid, "a name is needed".to_owned()))
@@ -233,8 +237,9 @@ impl Replica {
     }
 
     fn begin_write(&mut self, now: Now, ticket: Ticket, action: Action, deadline: Time) {
-        let growth_bytes = action.growth_bytes();
-        if let Err((kind, reason)) = self.admit(now, &action, growth_bytes) {
+        let on_its_way = self.writes.growth_bytes().max(self.writes.log_bytes() as u64);
+        let growth_bytes = self.fsm.growth_bytes(&action, on_its_way);
+        if let Err((kind, reason)) = self.admit(now, growth_bytes) {
             return self.refuse(ticket, kind, reason);
         }
         let early = mutants::on(Mutant::ReplyBeforeApply) && is_plain_set(&action);
@@ -264,21 +269,17 @@ impl Replica {
     }
 
     /// Whether a client's write may enter the log.
-    fn admit(
-        &self,
-        now: Now,
-        action: &Action,
-        growth_bytes: u64,
-    ) -> Result<(), (ErrorKind, &'static str)> {
+    fn admit(&self, now: Now, growth_bytes: u64) -> Result<(), (ErrorKind, &'static str)> {
         if self.leads && !self.raft.leads_with_room(now.time) {
             return Err((ErrorKind::DiskFull, DISK_FULL));
         }
+        // How much a write adds is about how much it takes in the log.
         let log_bytes = self.writes.log_bytes().saturating_add(growth_bytes as usize);
         if log_bytes > self.config.waiting_bytes && !self.writes.is_empty() {
             return Err((ErrorKind::Busy, "too many bytes of writes wait"));
         }
         let limit = self.config.memory_limit_bytes;
-        if !self.fsm.fits(action, self.writes.growth_bytes(), limit) {
+        if !self.fsm.fits(growth_bytes, self.writes.growth_bytes(), limit) {
             return Err((ErrorKind::OutOfMemory, "out of memory"));
         }
         Ok(())
@@ -343,6 +344,10 @@ impl Replica {
         let Some(sent) = self.forwards.answered(from, id) else { return };
         let Answered { reply, applied } = answer;
         let Sent { ticket, request, deadline, .. } = sent;
+        let reply = match answers_all(&request, &reply) {
+            true => reply,
+            false => Reply::Error(ErrorKind::Unknown, UNKNOWN.to_owned()),
+        };
         if let Some(line) = self.known_line(ticket) {
             line.forwarded = line.forwarded.saturating_sub(1);
             line.last_write = line.last_write.max(applied);
@@ -415,6 +420,14 @@ impl Replica {
         if !is_proxied(ticket) {
             self.replies.push((ticket, reply));
         } else if let Some((node, id)) = self.proxied.remove(ticket) {
+            let reply = match reply.size_bytes() {
+                // What had an effect has had it.
+                bytes if bytes > FORWARDED_REPLY_BYTES => {
+                    let why = "done, but the reply is too large to send";
+                    Reply::Error(ErrorKind::Unknown, why.to_owned())
+                }
+                _ => reply,
+            };
             let answer = Answered { reply, applied };
             self.messages.push((node, PeerMessage::Forwarded { id, answer }));
         }
@@ -429,6 +442,16 @@ impl Replica {
 
     pub(super) fn refuse(&mut self, ticket: Ticket, kind: ErrorKind, reason: impl Into<String>) {
         self.reply(ticket, Reply::Error(kind, reason.into()));
+    }
+}
+
+/// Whether what another node says is an answer to each command, no more and no less.
+fn answers_all(request: &Request, reply: &Reply) -> bool {
+    match (request, reply) {
+        (Request::Run { batch, .. }, Reply::Answers(answers)) => {
+            batch.commands.len() == answers.len()
+        }
+        _ => true,
     }
 }
 

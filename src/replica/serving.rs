@@ -126,7 +126,7 @@ impl Replica {
         while commands < READ_COMMANDS_PER_TURN
             && let Some(read) = self.reads.next_ready()
         {
-            commands += 1 + read.batch.guards.len() + read.batch.commands.len();
+            commands += 1 + read.batch.work();
             self.serve(now, read);
         }
         // What log time has decided.

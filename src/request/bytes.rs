@@ -21,6 +21,14 @@
 //!             2 ttl     key    6 expire     key, expiry
 //!             3 count   db u8  7 increment  key, by i64
 //!                              8 clear      db u8   9 clear all
+//!            10 deadline    key               15 expire only   key, expiry, only u8 (0 if none,
+//!            11 scan        db u8, cursor u64,                 1 any, 2 later, 3 earlier,
+//!                           count u32,                         4 any and earlier)
+//!                           0 or 1, pattern   16 rename        key, key, replace u8
+//!            12 append      key, value        17 copy          key, key, replace u8
+//!            13 set range   key, offset u32,  18 when          tests u32, (key, condition) …,
+//!                           value                              commands u32, command …
+//!            14 increment float  key, by        19 count expiring  db u8
 //! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 |
 //! condition | 0 always | 1 if absent | 2 if present |
 //!           | 3 if value, length u32, value … | 4 if version, version u64 |
@@ -35,7 +43,11 @@
 //!             2 not stored  version u64   7 ttl: never
 //!             3 item: absent              8 ttl         ms u64
 //!             4 item        version u64, length u32, value …
-//!             9 failed      reason u8 (0 not an integer, 1 overflow, 2 expiry)
+//!             9 failed      reason u8 (0 not an integer, 1 overflow, 2 expiry,
+//!                                      3 not a float, 4 too long, 5 no such key,
+//!                                      6 too much)
+//!            10 names       cursor u64, u32, (length u32, name …) …
+//!            11 nested: no              12 nested   u32, answer …
 //! ```
 //!
 //! Nothing here has a version. What is kept carries one in front of it (see
@@ -52,7 +64,8 @@ use bytes::BufMut;
 pub use reply::{decode_reply, encode_reply};
 
 use super::{
-    Batch, Command, Condition, Consistency, DATABASES, Expiry, Guard, Key, Request, SessionStamp,
+    Batch, Command, Condition, Consistency, DATABASES, Expiry, Guard, Key, Only, Request,
+    SessionStamp, Test,
 };
 use crate::encoding::{Malformed, Reader, put_bytes};
 
@@ -69,13 +82,29 @@ fn put_count(buffer: &mut Vec<u8>, count: usize) {
 fn list<T>(
     reader: &mut Reader,
     least_bytes: usize,
-    item: impl Fn(&mut Reader) -> Result<T, Malformed>,
+    mut item: impl FnMut(&mut Reader) -> Result<T, Malformed>,
 ) -> Result<Vec<T>, Malformed> {
-    let count = reader.count(least_bytes)?;
-    if count > LIST_LIMIT {
-        return Err(Malformed("a list is too long"));
-    }
+    let count = within_limit(reader.count(least_bytes)?)?;
     (0..count).map(|_| item(reader)).collect()
+}
+
+/// Reads a list whose items may hold lists: with all their parts it is no longer
+/// than one without.
+fn list_of_lists<T>(
+    reader: &mut Reader,
+    item: impl Fn(&mut Reader) -> Result<T, Malformed>,
+    parts: impl Fn(&T) -> usize,
+) -> Result<Vec<T>, Malformed> {
+    let mut sum = 0;
+    list(reader, 1, |reader| {
+        let item = item(reader)?;
+        sum = within_limit(sum + parts(&item))?;
+        Ok(item)
+    })
+}
+
+fn within_limit(count: usize) -> Result<usize, Malformed> {
+    if count > LIST_LIMIT { Err(Malformed("a list is too long")) } else { Ok(count) }
 }
 
 const STALE: u8 = 1;
@@ -170,7 +199,7 @@ pub fn decode_batch(reader: &mut Reader) -> Result<Batch, Malformed> {
     let guards = list(reader, 1 + 4 + 8, |reader| {
         Ok(Guard { key: decode_key(reader)?, version: reader.u64()? })
     })?;
-    let commands = list(reader, 1, decode_command)?;
+    let commands = list_of_lists(reader, |reader| decode_command(reader, true), Command::parts)?;
     Ok(Batch { guards, commands })
 }
 
@@ -217,10 +246,58 @@ fn encode_command(buffer: &mut Vec<u8>, command: &Command) {
         }
         Command::Clear { db: Some(db) } => buffer.put_slice(&[8, *db]),
         Command::Clear { db: None } => buffer.put_u8(9),
+        Command::Deadline(key) => keyed(10, key),
+        Command::Scan { db, cursor, count, pattern } => {
+            buffer.put_slice(&[11, *db]);
+            buffer.put_u64_le(*cursor);
+            buffer.put_u32_le(*count);
+            buffer.put_u8(u8::from(pattern.is_some()));
+            pattern.iter().for_each(|pattern| put_bytes(buffer, pattern));
+        }
+        Command::Append { key, value } => {
+            keyed(12, key);
+            put_bytes(buffer, value);
+        }
+        Command::SetRange { key, offset, value } => {
+            keyed(13, key);
+            buffer.put_u32_le(*offset);
+            put_bytes(buffer, value);
+        }
+        Command::IncrementFloat { key, by } => {
+            keyed(14, key);
+            put_bytes(buffer, by);
+        }
+        Command::ExpireOnly { key, expiry, only } => {
+            keyed(15, key);
+            encode_expiry(buffer, *expiry);
+            buffer.put_u8(only_number(*only));
+        }
+        Command::Rename { from, to, replace } => {
+            keyed(16, from);
+            encode_key(buffer, to);
+            buffer.put_u8(u8::from(*replace));
+        }
+        Command::Copy { from, to, replace } => {
+            keyed(17, from);
+            encode_key(buffer, to);
+            buffer.put_u8(u8::from(*replace));
+        }
+        Command::CountExpiring { db } => buffer.put_slice(&[19, *db]),
+        Command::When { tests, then } => {
+            buffer.put_u8(18);
+            put_count(buffer, tests.len());
+            for test in tests {
+                encode_key(buffer, &test.key);
+                encode_condition(buffer, &test.condition);
+            }
+            put_count(buffer, then.len());
+            then.iter().for_each(|command| encode_command(buffer, command));
+        }
     }
 }
 
-fn decode_command(reader: &mut Reader) -> Result<Command, Malformed> {
+/// A command within a `When` is none itself: input does not say how deep we go.
+fn decode_command(reader: &mut Reader, may_nest: bool) -> Result<Command, Malformed> {
     Ok(match reader.u8()? {
         0 => Command::Get(decode_key(reader)?),
         1 => Command::Exists(decode_key(reader)?),
@@ -237,7 +314,64 @@ fn decode_command(reader: &mut Reader) -> Result<Command, Malformed> {
         7 => Command::Increment { key: decode_key(reader)?, by: reader.i64()? },
         8 => Command::Clear { db: Some(decode_db(reader)?) },
         9 => Command::Clear { db: None },
+        10 => Command::Deadline(decode_key(reader)?),
+        11 => Command::Scan {
+            db: decode_db(reader)?,
+            cursor: reader.u64()?,
+            count: reader.u32()?,
+            pattern: if reader.bool()? { Some(reader.bytes()?) } else { None },
+        },
+        12 => Command::Append { key: decode_key(reader)?, value: reader.bytes()? },
+        13 => Command::SetRange {
+            key: decode_key(reader)?,
+            offset: reader.u32()?,
+            value: reader.bytes()?,
+        },
+        14 => Command::IncrementFloat { key: decode_key(reader)?, by: reader.bytes()? },
+        15 => Command::ExpireOnly {
+            key: decode_key(reader)?,
+            expiry: decode_expiry(reader)?,
+            only: decode_only(reader)?,
+        },
+        16 => Command::Rename {
+            from: decode_key(reader)?,
+            to: decode_key(reader)?,
+            replace: reader.bool()?,
+        },
+        17 => Command::Copy {
+            from: decode_key(reader)?,
+            to: decode_key(reader)?,
+            replace: reader.bool()?,
+        },
+        19 => Command::CountExpiring { db: decode_db(reader)? },
+        18 if may_nest => Command::When {
+            tests: list(reader, 1 + 4 + 1, |reader| {
+                Ok(Test { key: decode_key(reader)?, condition: decode_condition(reader)? })
+            })?,
+            then: list(reader, 1, |reader| decode_command(reader, false))?,
+        },
         _ => return Err(Malformed("unknown command")),
+    })
+}
+
+fn only_number(only: Only) -> u8 {
+    match only {
+        Only::IfNone => 0,
+        Only::IfAny => 1,
+        Only::IfLater => 2,
+        Only::IfEarlier => 3,
+        Only::IfAnyAndEarlier => 4,
+    }
+}
+
+fn decode_only(reader: &mut Reader) -> Result<Only, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Only::IfNone,
+        1 => Only::IfAny,
+        2 => Only::IfLater,
+        3 => Only::IfEarlier,
+        4 => Only::IfAnyAndEarlier,
+        _ => return Err(Malformed("unknown condition on a deadline")),
     })
 }
 

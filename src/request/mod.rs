@@ -11,123 +11,13 @@
 //! guards are decided where it is applied (WATCH). Most batches hold one
 //! command.
 
+pub mod answer;
 pub mod bytes;
+pub mod command;
+pub mod glob;
 
-use ::bytes::Bytes;
-
-/// Databases are numbered 0 to 15.
-pub const DATABASES: u8 = 16;
-
-/// A key: a byte string in one of sixteen databases.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The database, below [`DATABASES`].
-    pub db: u8,
-    /// The name; may be empty.
-    pub name: Bytes,
-}
-
-impl Key {
-    /// A key of database 0.
-    pub fn new(name: impl Into<Bytes>) -> Self {
-        Self { db: 0, name: name.into() }
-    }
-}
-
-/// When a key goes away by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    /// Never; an earlier deadline is cleared.
-    Never,
-    /// As before the command.
-    Keep,
-    /// This many milliseconds after the command takes effect.
-    AfterMs(u64),
-    /// At this many milliseconds since 1970 of the cluster's own clock.
-    AtMs(u64),
-}
-
-/// What must hold for a `Set` to take effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// Nothing.
-    Always,
-    /// The key is absent (NX).
-    IfAbsent,
-    /// The key is present (XX).
-    IfPresent,
-    /// The key is present and holds exactly this value.
-    IfValue(Bytes),
-    /// The key's version is this one; 0 means absent.
-    IfVersion(u64),
-}
-
-/// One operation on the key space.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Value and version of a key. Answered with [`Answer::Item`].
-    Get(Key),
-    /// Whether a key is present. Answered with [`Answer::Integer`] 0 or 1.
-    Exists(Key),
-    /// Time left. Answered with [`Answer::Ttl`].
-    Ttl(Key),
-    /// How many keys a database holds, expired ones not counted.
-    /// Answered with [`Answer::Integer`].
-    Count {
-        /// The database.
-        db: u8,
-    },
-    /// Store a value. Answered with [`Answer::Stored`] or [`Answer::NotStored`].
-    Set {
-        /// Where.
-        key: Key,
-        /// What.
-        value: Bytes,
-        /// For how long.
-        expiry: Expiry,
-        /// Only if.
-        condition: Condition,
-    },
-    /// Remove a key. Answered with [`Answer::Integer`] 0 or 1.
-    Delete(Key),
-    /// Give a present key a deadline. A deadline that is not in the future
-    /// removes the key; `Never` takes its deadline away; `Keep` changes nothing.
-    /// Answered with [`Answer::Integer`]: 1 if the key was there (with `Never`:
-    /// if it had a deadline), else 0.
-    Expire {
-        /// Which.
-        key: Key,
-        /// When.
-        expiry: Expiry,
-    },
-    /// Add to a decimal integer, absent counting as 0; the deadline stays.
-    /// Answered with [`Answer::Integer`], the new value, or [`Answer::Failed`].
-    Increment {
-        /// Which.
-        key: Key,
-        /// How much, negative to subtract.
-        by: i64,
-    },
-    /// Remove every key of one database, or of all. Answered with [`Answer::Done`].
-    Clear {
-        /// Which database; `None` for all.
-        db: Option<u8>,
-    },
-}
-
-impl Command {
-    /// Whether it may change the key space, and so has to enter the log.
-    pub fn is_write(&self) -> bool {
-        match self {
-            Self::Get(_) | Self::Exists(_) | Self::Ttl(_) | Self::Count { .. } => false,
-            Self::Set { .. }
-            | Self::Delete(_)
-            | Self::Expire { .. }
-            | Self::Increment { .. }
-            | Self::Clear { .. } => true,
-        }
-    }
-}
+pub use answer::{Answer, Failure, Item, Ttl};
+pub use command::{Command, Condition, DATABASES, Expiry, Key, Only, Test};
 
 /// Names one write of one session, so that a retry is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,23 +55,18 @@ impl Batch {
 
     /// About how many bytes it holds in memory.
     pub fn size_bytes(&self) -> usize {
-        const FIXED: usize = 96;
-        let bytes = |command: &Command| match command {
-            Command::Get(key) | Command::Exists(key) | Command::Ttl(key) | Command::Delete(key) => {
-                key.name.len()
-            }
-            Command::Expire { key, .. } | Command::Increment { key, .. } => key.name.len(),
-            Command::Set { key, value, condition, .. } => {
-                let expected = match condition {
-                    Condition::IfValue(expected) => expected.len(),
-                    _ => 0,
-                };
-                key.name.len() + value.len() + expected
-            }
-            Command::Count { .. } | Command::Clear { .. } => 0,
+        let guards = self.guards.iter().map(|guard| command::FIXED_BYTES + guard.key.name.len());
+        guards.chain(self.commands.iter().map(Command::size_bytes)).sum()
+    }
+
+    /// About how many keys it looks at.
+    pub fn work(&self) -> usize {
+        // To look at a key among others is less than to look for one.
+        let scanned = |command: &Command| match command {
+            Command::Scan { count, .. } => *count as usize / 8,
+            command => command.parts(),
         };
-        let guards = self.guards.iter().map(|guard| FIXED + guard.key.name.len());
-        guards.chain(self.commands.iter().map(|c| FIXED + bytes(c))).sum()
+        self.guards.len() + self.commands.iter().map(scanned).sum::<usize>()
     }
 
     /// Whether it has to enter the log. Guards alone are a read.
@@ -264,65 +149,6 @@ impl Request {
     }
 }
 
-/// The result of one command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// Done, nothing more to say.
-    Done,
-    /// A `Set` took effect; the version the key has now.
-    Stored {
-        /// The log index of the write.
-        version: u64,
-    },
-    /// A `Set` whose condition did not hold.
-    NotStored {
-        /// The version the key has; 0 if it is absent.
-        version: u64,
-    },
-    /// A value, `None` if the key is absent.
-    Item(Option<Item>),
-    /// A count, a flag or a number.
-    Integer(i64),
-    /// Time left.
-    Ttl(Ttl),
-    /// This command had no effect, for a reason that lies in the data.
-    Failed(Failure),
-}
-
-/// A value and the version it has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// The bytes stored.
-    pub value: Bytes,
-    /// The log index of the key's last write.
-    pub version: u64,
-}
-
-/// Time left to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ttl {
-    /// There is no such key.
-    Absent,
-    /// It stays.
-    Never,
-    /// It goes away in this many milliseconds, at least 1.
-    Ms(u64),
-}
-
-/// Why a command had no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// `Increment` of something that is no 64-bit decimal integer.
-    #[error("value is not an integer or out of range")]
-    NotAnInteger,
-    /// `Increment` past the ends of i64.
-    #[error("increment or decrement would overflow")]
-    Overflow,
-    /// A deadline beyond what a clock can say.
-    #[error("invalid expire time")]
-    InvalidExpiry,
-}
-
 /// What a node answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -345,6 +171,20 @@ pub enum Reply {
     Status(Box<Status>),
     /// The request had no effect, unless the kind is `Unknown`.
     Error(ErrorKind, String),
+}
+
+impl Reply {
+    /// About how many bytes it holds in memory, and takes when it is written.
+    pub fn size_bytes(&self) -> usize {
+        // Status and members are a few kilobytes.
+        const OTHERS: usize = 4 << 10;
+        match self {
+            Self::Answers(answers) => answers.iter().map(Answer::size_bytes).sum(),
+            Self::Pong | Self::Done | Self::GuardFailed | Self::SessionOpened { .. } => 0,
+            Self::Error(_, reason) => reason.len(),
+            Self::Members(_) | Self::Status(_) => OTHERS,
+        }
+    }
 }
 
 /// Why a request failed. See each for whether it may have had an effect.

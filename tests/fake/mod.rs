@@ -123,7 +123,9 @@ impl Fake {
                 let mood = *self.mood.lock().unwrap();
                 let reply = match incoming {
                     Incoming::Answered(reply) => reply,
-                    Incoming::Written(_) => unreachable!("the binary codec has no such answers"),
+                    Incoming::Written(_) => {
+                        unreachable!("the binary codec has no such answers")
+                    }
                     Incoming::Ask(_) if mood == Mood::Hang => std::future::pending().await,
                     Incoming::Ask(request) => self.answer(request, mood),
                 };
@@ -226,15 +228,19 @@ impl State {
         if batch.guards.iter().any(|guard| self.version(&guard.key) != guard.version) {
             return Reply::GuardFailed;
         }
-        Reply::Answers(batch.commands.iter().map(|command| self.execute(command)).collect())
+        match batch.commands.iter().map(|command| self.execute(command)).collect() {
+            Some(answers) => Reply::Answers(answers),
+            None => Reply::Error(ErrorKind::Invalid, "the fake does not know this".to_owned()),
+        }
     }
 
     fn version(&self, key: &Key) -> u64 {
         self.items.get(key).map_or(0, |(item, _)| item.version)
     }
 
-    fn execute(&mut self, command: &Command) -> Answer {
-        match command {
+    /// `None` for a command that it does not know.
+    fn execute(&mut self, command: &Command) -> Option<Answer> {
+        Some(match command {
             Command::Get(key) => Answer::Item(self.items.get(key).map(|(item, _)| item.clone())),
             Command::Exists(key) => Answer::Integer(self.items.contains_key(key).into()),
             Command::Ttl(key) => Answer::Ttl(match self.items.get(key) {
@@ -262,7 +268,8 @@ impl State {
                 self.items.retain(|key, _| db.is_some_and(|db| db != key.db));
                 Answer::Done
             }
-        }
+            _ => return None,
+        })
     }
 
     fn set(&mut self, key: &Key, value: &Bytes, expiry: Expiry, condition: &Condition) -> Answer {

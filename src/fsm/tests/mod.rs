@@ -2,17 +2,20 @@
 //!
 //! Random tests print their seed on failure; the same seed makes the same run.
 
+mod conditions;
+mod edit;
 mod memory;
 mod oracle;
 mod random;
 mod retries;
+mod scan;
 mod snapshots;
 mod time;
 
 use bytes::Bytes;
 
 use super::*;
-use crate::request::{Answer, Condition, Expiry, Item};
+use crate::request::{Answer, Command, Condition, Expiry, Failure, Item};
 
 /// A state machine with a log that grows by what it is told.
 struct Node {

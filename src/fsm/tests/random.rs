@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::oracle::Oracle;
 use super::*;
-use crate::request::Guard;
+use crate::request::{Guard, Only, Test};
 
 /// Draws proposals over a few keys, so that they meet often.
 pub struct Generator {
@@ -62,9 +62,10 @@ impl Generator {
     }
 
     fn value(&mut self) -> Bytes {
-        match self.rng.random_range(0..5) {
+        match self.rng.random_range(0..6) {
             0 => Bytes::from(vec![b'x'; self.rng.random_range(0..3000)]),
             1 => Bytes::from(i64::MAX.to_string()),
+            2 => self.decimal(),
             _ => Bytes::from(self.rng.random_range(-3i64..10).to_string()),
         }
     }
@@ -92,32 +93,136 @@ impl Generator {
         }
     }
 
-    pub fn read(&mut self) -> Command {
+    /// Numbers with a point, or nearly.
+    fn decimal(&mut self) -> Bytes {
+        let odd = ["1e19", "9.9e19", "-1e20", "34e20", ".5", "3.", "25e-18", "-0", "1.5.", "e1"];
         match self.rng.random_range(0..4) {
+            0 => Bytes::from_static(odd[self.rng.random_range(0..odd.len())].as_bytes()),
+            _ => {
+                let (whole, places) =
+                    (self.rng.random_range(-9i64..10), self.rng.random_range(0..100));
+                format!("{whole}.{places}").into()
+            }
+        }
+    }
+
+    fn part(&mut self) -> Bytes {
+        match self.rng.random_range(0..4) {
+            0 => Bytes::new(),
+            1 => Bytes::from(vec![b'y'; self.rng.random_range(0..1200)]),
+            _ => Bytes::from(self.rng.random_range(0..100).to_string()),
+        }
+    }
+
+    fn deadline(&mut self) -> Expiry {
+        loop {
+            match self.expiry() {
+                Expiry::Never | Expiry::Keep => {}
+                expiry => return expiry,
+            }
+        }
+    }
+
+    fn only(&mut self) -> Only {
+        let all =
+            [Only::IfNone, Only::IfAny, Only::IfLater, Only::IfEarlier, Only::IfAnyAndEarlier];
+        all[self.rng.random_range(0..all.len())]
+    }
+
+    /// A few tests, mostly such that hold, and commands.
+    fn when(&mut self, command: fn(&mut Self) -> Command) -> Command {
+        let tests = (0..self.rng.random_range(0..3))
+            .map(|_| Test { key: self.key(), condition: self.condition() })
+            .collect();
+        let then = (0..self.rng.random_range(0..4)).map(|_| command(self)).collect();
+        Command::When { tests, then }
+    }
+
+    pub fn read(&mut self) -> Command {
+        if self.rng.random_bool(0.15) { self.when(Self::plain_read) } else { self.plain_read() }
+    }
+
+    fn plain_read(&mut self) -> Command {
+        match self.rng.random_range(0..5) {
             0 => Command::Get(self.key()),
             1 => Command::Exists(self.key()),
             2 => Command::Ttl(self.key()),
+            3 => Command::Deadline(self.key()),
+            _ if self.rng.random() => Command::CountExpiring { db: self.rng.random_range(0..4) },
             _ => Command::Count { db: self.rng.random_range(0..4) },
         }
     }
 
     fn command(&mut self) -> Command {
         match self.rng.random_range(0..100) {
-            0..15 => self.read(),
-            15..60 => Command::Set {
+            0..4 => self.when(Self::plain_command),
+            4..7 => self.read(),
+            _ => self.plain_command(),
+        }
+    }
+
+    fn plain_command(&mut self) -> Command {
+        match self.rng.random_range(0..100) {
+            0..12 => self.plain_read(),
+            12..45 => Command::Set {
                 key: self.key(),
                 value: self.value(),
                 expiry: self.expiry(),
                 condition: self.condition(),
             },
-            60..70 => Command::Delete(self.key()),
-            70..85 => Command::Expire { key: self.key(), expiry: self.expiry() },
-            85..99 => Command::Increment { key: self.key(), by: self.rng.random_range(-5..5) },
+            45..53 => Command::Delete(self.key()),
+            53..62 => Command::Expire { key: self.key(), expiry: self.expiry() },
+            62..69 => {
+                Command::ExpireOnly { key: self.key(), expiry: self.deadline(), only: self.only() }
+            }
+            69..77 => Command::Increment { key: self.key(), by: self.rng.random_range(-5..5) },
+            77..83 => Command::IncrementFloat { key: self.key(), by: self.decimal() },
+            83..88 => Command::Append { key: self.key(), value: self.part() },
+            88..92 => {
+                let offset = [0, 1, 7, 1500, 16 << 20, u32::MAX][self.rng.random_range(0..6)];
+                Command::SetRange { key: self.key(), offset, value: self.part() }
+            }
+            92..96 => {
+                let (from, to, replace) = (self.key(), self.key(), self.rng.random());
+                Command::Rename { from, to, replace }
+            }
+            96..99 => {
+                let (from, to, replace) = (self.key(), self.key(), self.rng.random());
+                Command::Copy { from, to, replace }
+            }
             _ if self.rng.random_bool(0.7) => {
                 Command::Clear { db: Some(self.rng.random_range(0..3)) }
             }
             _ => Command::Clear { db: None },
         }
+    }
+}
+
+/// Whether what it answers differs from moment to moment.
+fn tells_time(command: &Command) -> bool {
+    match command {
+        Command::Ttl(_) => true,
+        Command::When { then, .. } => then.iter().any(tells_time),
+        _ => false,
+    }
+}
+
+/// All that a walk meets, in its order, by steps of random counts.
+fn walked(fsm: &Fsm, rng: &mut SmallRng, db: u8, at: u64, pattern: Option<&str>) -> Vec<Bytes> {
+    let (mut cursor, mut met) = (0, Vec::new());
+    loop {
+        let count = rng.random_range(0..30);
+        let pattern = pattern.map(|pattern| pattern.to_owned().into());
+        let scan = Command::Scan { db, cursor, count, pattern };
+        let Answer::Names { cursor: next, names } = one(fsm.query(&Batch::of(scan), at)) else {
+            panic!("names")
+        };
+        met.extend(names);
+        if next == 0 {
+            return met;
+        }
+        assert!(next > cursor, "{next} after {cursor}");
+        cursor = next;
     }
 }
 
@@ -147,9 +252,20 @@ fn every_reply_is_that_of_the_oracle() {
             let batch = Batch::of(generator.read());
             let at = generator.now + generator.rng.random_range(0..30);
             assert_eq!(fsm.query(&batch, at), oracle.query(&batch, at), "{context}");
-            if !fsm.has_deadline_by(&batch, at) && !matches!(batch.commands[0], Command::Ttl(_)) {
+            if !fsm.has_deadline_by(&batch, at) && !tells_time(&batch.commands[0]) {
                 assert_eq!(fsm.query(&batch, at), fsm.query(&batch, 0), "{context}: need not wait");
             }
+        }
+        let at = generator.now + generator.rng.random_range(0..30);
+        for db in 0..4 {
+            let mut expected = oracle.names(db, at);
+            let mut met = walked(&fsm, &mut generator.rng, db, at, None);
+            met.sort();
+            assert_eq!(met, expected, "seed {seed} database {db}");
+            expected.retain(|name| name.starts_with(b"{tag}"));
+            let mut met = walked(&fsm, &mut generator.rng, db, at, Some("{tag}*"));
+            met.sort();
+            assert_eq!(met, expected, "seed {seed} database {db}");
         }
         let copy = copy(&mut fsm);
         assert_eq!(copy.memory_bytes(), fsm.memory_bytes(), "seed {seed}");

@@ -89,8 +89,12 @@ fn nothing_brings_a_due_key_back() {
         let (name, mut node) = with_a_due_key();
         // Run without a turn of removals in between.
         let (command, expected) = writes(&name).into_iter().nth(i).unwrap();
-        let mut execution =
-            Execution { store: &mut node.fsm.store, now_ms: 50, index: node.fsm.applied };
+        let mut execution = Execution {
+            store: &mut node.fsm.store,
+            now_ms: 50,
+            index: node.fsm.applied,
+            budget_bytes: 1 << 20,
+        };
         assert_eq!(one(execution.run(&Batch::of(command))), expected);
         assert_eq!(node.value(&name), None);
     }
@@ -109,8 +113,12 @@ fn a_write_over_a_due_key_starts_afresh() {
     for i in 0..writes("").len() {
         let (name, mut node) = with_a_due_key();
         let (command, expected) = writes(&name).into_iter().nth(i).unwrap();
-        let mut execution =
-            Execution { store: &mut node.fsm.store, now_ms: 50, index: node.fsm.applied };
+        let mut execution = Execution {
+            store: &mut node.fsm.store,
+            now_ms: 50,
+            index: node.fsm.applied,
+            budget_bytes: 1 << 20,
+        };
         execution.run(&Batch::of(command));
         assert_eq!(node.value(&name), Some(expected.to_owned().into()));
         assert_eq!(ttl(&node, &name, 0), Ttl::Never, "the old deadline is gone too");
@@ -214,6 +222,14 @@ fn a_read_waits_for_deadlines_that_log_time_has_not_reached() {
     assert!(!waits(&node, Command::Count { db: 0 }, 149));
     assert!(waits(&node, Command::Count { db: 0 }, 150));
     assert!(!waits(&node, Command::Count { db: 1 }, 150));
+    let when = |command| Command::When { tests: Vec::new(), then: vec![command] };
+    let scan = || Command::Scan { db: 0, cursor: 0, count: 1, pattern: None };
+    for command in [scan(), when(scan()), when(Command::Count { db: 0 })] {
+        assert!(!waits(&node, command.clone(), 149));
+        assert!(waits(&node, command, 150));
+    }
+    assert!(waits(&node, Command::Deadline(key("a")), 150));
+    assert!(waits(&node, when(Command::Get(key("a"))), 150));
     let guard = crate::request::Guard { key: key("a"), version: 1 };
     let guarded = Batch { guards: vec![guard], commands: Vec::new() };
     assert!(node.fsm.has_deadline_by(&guarded, 150));

@@ -83,8 +83,12 @@ pub(super) fn sensible(request: Request) -> Incoming {
     let exists = |db: u8| db < DATABASES;
     let sensible = match &request {
         Request::Run { batch, .. } => {
-            batch.guards.iter().all(|guard| exists(guard.key.db))
-                && batch.commands.iter().filter_map(database).all(exists)
+            let mut sensible = batch.guards.iter().all(|guard| exists(guard.key.db));
+            for command in &batch.commands {
+                sensible &= command.database().is_none_or(exists);
+                command.each_key(&mut |key| sensible &= exists(key.db));
+            }
+            sensible
         }
         _ => true,
     };
@@ -92,20 +96,6 @@ pub(super) fn sensible(request: Request) -> Incoming {
         Incoming::Ask(request)
     } else {
         Incoming::Answered(Reply::Error(ErrorKind::Invalid, "no such database".to_owned()))
-    }
-}
-
-/// The one database a command is about.
-fn database(command: &Command) -> Option<u8> {
-    match command {
-        Command::Get(key) | Command::Exists(key) | Command::Ttl(key) | Command::Delete(key) => {
-            Some(key.db)
-        }
-        Command::Set { key, .. } | Command::Expire { key, .. } | Command::Increment { key, .. } => {
-            Some(key.db)
-        }
-        Command::Count { db } => Some(*db),
-        Command::Clear { db } => *db,
     }
 }
 

@@ -32,7 +32,7 @@ fn encode_frame(
     limits: &Limits,
     output: &mut BytesMut,
 ) -> Result<(), ProtocolError> {
-    put_opcode(request, output);
+    put_opcode(request, output)?;
     let at = output.len();
     output.put_u32_le(0);
     Writer { output, limits }.fields(request)?;
@@ -42,12 +42,18 @@ fn encode_frame(
     Ok(())
 }
 
-fn put_opcode(request: &Request, output: &mut BytesMut) {
+fn put_opcode(request: &Request, output: &mut BytesMut) -> Result<(), ProtocolError> {
     let extended = match request {
-        Request::Ping => return output.put_u8(op::PING),
+        Request::Ping => {
+            output.put_u8(op::PING);
+            return Ok(());
+        }
         Request::Run { batch, session, .. } => match session {
             Some(_) if batch.is_write() => op::STAMPED,
-            _ => return output.put_u8(opcode_of_batch(batch)),
+            _ => {
+                output.put_u8(opcode_of_batch(batch)?);
+                return Ok(());
+            }
         },
         Request::OpenSession => op::SESSION,
         Request::Join { .. } => op::JOIN,
@@ -57,27 +63,28 @@ fn put_opcode(request: &Request, output: &mut BytesMut) {
         Request::Status => op::STATUS,
     };
     output.put_slice(&[op::EXTENDED, extended]);
+    Ok(())
 }
 
 /// The shortest way to say a batch.
-pub(super) fn opcode_of_batch(batch: &Batch) -> u8 {
+pub(super) fn opcode_of_batch(batch: &Batch) -> Result<u8, ProtocolError> {
     let is_get = |command: &Command| matches!(command, Command::Get(_));
-    match &batch.commands[..] {
+    Ok(match &batch.commands[..] {
         _ if !batch.guards.is_empty() => op::BATCH,
         [] => op::BATCH,
-        [command] => opcode_of(command),
+        [command] => opcode_of(command)?,
         commands if commands.iter().all(is_get) => op::MGET,
         commands if commands.iter().all(is_plain_set) => op::MSET,
         _ => op::BATCH,
-    }
+    })
 }
 
 fn is_plain_set(command: &Command) -> bool {
     matches!(command, Command::Set { expiry: Expiry::Never, condition: Condition::Always, .. })
 }
 
-fn opcode_of(command: &Command) -> u8 {
-    match command {
+fn opcode_of(command: &Command) -> Result<u8, ProtocolError> {
+    Ok(match command {
         Command::Get(_) => op::GET,
         Command::Exists(_) => op::EXISTS,
         Command::Ttl(_) => op::TTL,
@@ -88,7 +95,8 @@ fn opcode_of(command: &Command) -> u8 {
         Command::Expire { .. } => op::EXPIRE,
         Command::Increment { .. } => op::INCRBY,
         Command::Clear { .. } => op::CLEAR,
-    }
+        _ => return Err(ProtocolError::Unspoken),
+    })
 }
 
 /// Writes the fields of frames, each within its limit.
@@ -102,7 +110,7 @@ impl Writer<'_> {
         match request {
             Request::Ping | Request::OpenSession | Request::Members | Request::Status => Ok(()),
             Request::Run { batch, consistency, session } => {
-                let opcode = opcode_of_batch(batch);
+                let opcode = opcode_of_batch(batch)?;
                 if let Some(stamp) = session.filter(|_| batch.is_write()) {
                     self.output.put_u64_le(stamp.session);
                     self.output.put_u64_le(stamp.sequence);
@@ -145,7 +153,7 @@ impl Writer<'_> {
                     self.value(value)?;
                 }
                 (op::BATCH, command) => {
-                    self.output.put_u8(opcode_of(command));
+                    self.output.put_u8(opcode_of(command)?);
                     self.command(command)?;
                 }
                 (_, command) => self.command(command)?,
@@ -177,6 +185,7 @@ impl Writer<'_> {
                 self.output.put_i64_le(*by);
             }
             Command::Clear { db } => self.output.put_u8(db.unwrap_or(ALL_DATABASES)),
+            _ => return Err(ProtocolError::Unspoken),
         }
         Ok(())
     }

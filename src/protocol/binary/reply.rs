@@ -97,6 +97,9 @@ fn put_answer(output: &mut BytesMut, answer: &Answer) {
         Answer::Integer(number) => put_number(output, status::OK, *number as u64),
         Answer::Ttl(Ttl::Never) => put_number(output, status::OK, NO_DEADLINE as u64),
         Answer::Ttl(Ttl::Ms(ms)) => put_number(output, status::OK, (*ms).min(i64::MAX as u64)),
+        Answer::Names { .. } | Answer::Nested(_) => {
+            put_message(output, status::ERROR, "this protocol cannot say it");
+        }
         Answer::Failed(failure) => {
             put_message(output, status_of_failure(*failure), &failure.to_string());
         }
@@ -160,6 +163,10 @@ fn status_of_failure(failure: Failure) -> u8 {
         Failure::NotAnInteger => status::NOT_AN_INTEGER,
         Failure::Overflow => status::OVERFLOW,
         Failure::InvalidExpiry => status::INVALID_EXPIRY,
+        // Of commands that this protocol cannot say.
+        Failure::NotAFloat | Failure::TooLong | Failure::NoSuchKey | Failure::TooMuch => {
+            status::ERROR
+        }
     }
 }
 
@@ -219,11 +226,8 @@ impl Form {
             Command::Set { .. } => Self::Version,
             Command::Ttl(_) => Self::Ttl,
             Command::Clear { .. } => Self::Nothing,
-            Command::Exists(_)
-            | Command::Count { .. }
-            | Command::Delete(_)
-            | Command::Expire { .. }
-            | Command::Increment { .. } => Self::Integer,
+            // What cannot be said is not asked.
+            _ => Self::Integer,
         }
     }
 }

@@ -598,7 +598,7 @@ fn any_run() -> impl Strategy<Value = Request> {
     (any_batch(), any::<bool>(), stamp).prop_map(|(batch, stale, stamp)| {
         let stamp = stamp.map(|(session, sequence)| SessionStamp { session, sequence });
         let session = stamp.filter(|_| batch.is_write());
-        let free = !batch.is_write() || opcode_of_batch(&batch) == op::BATCH;
+        let free = !batch.is_write() || opcode_of_batch(&batch) == Ok(op::BATCH);
         let stale = stale && free;
         let consistency = if stale { Consistency::Stale } else { Consistency::Linearizable };
         Request::Run { batch, consistency, session }

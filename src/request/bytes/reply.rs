@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use super::{list, put_count};
+use super::{list, list_of_lists, put_count};
 use crate::encoding::{Malformed, Reader, put_bytes};
 use crate::request::{Answer, ErrorKind, Failure, Item, Reply, Ttl};
 
@@ -12,8 +12,7 @@ pub fn encode_reply(buffer: &mut Vec<u8>, reply: &Reply) {
         Reply::GuardFailed => buffer.put_u8(0),
         Reply::Answers(answers) => {
             buffer.put_u8(1);
-            put_count(buffer, answers.len());
-            answers.iter().for_each(|answer| encode_answer(buffer, answer));
+            encode_answers(buffer, answers);
         }
         Reply::Pong => buffer.put_u8(2),
         Reply::Done => buffer.put_u8(3),
@@ -37,7 +36,7 @@ pub fn encode_reply(buffer: &mut Vec<u8>, reply: &Reply) {
 pub fn decode_reply(reader: &mut Reader) -> Result<Reply, Malformed> {
     Ok(match reader.u8()? {
         0 => Reply::GuardFailed,
-        1 => Reply::Answers(list(reader, 1, decode_answer)?),
+        1 => Reply::Answers(decode_answers(reader, true)?),
         2 => Reply::Pong,
         3 => Reply::Done,
         4 => Reply::SessionOpened { session: reader.u64()? },
@@ -45,6 +44,23 @@ pub fn decode_reply(reader: &mut Reader) -> Result<Reply, Malformed> {
         7 => Reply::Error(decode_error(reader)?, reader.string()?),
         _ => return Err(Malformed("unknown kind of reply")),
     })
+}
+
+fn encode_answers(buffer: &mut Vec<u8>, answers: &[Answer]) {
+    put_count(buffer, answers.len());
+    answers.iter().for_each(|answer| encode_answer(buffer, answer));
+}
+
+fn decode_answers(reader: &mut Reader, may_nest: bool) -> Result<Vec<Answer>, Malformed> {
+    list_of_lists(reader, |reader| decode_answer(reader, may_nest), parts)
+}
+
+/// How many answers it is.
+fn parts(answer: &Answer) -> usize {
+    match answer {
+        Answer::Nested(Some(answers)) => 1 + answers.len(),
+        _ => 1,
+    }
 }
 
 fn encode_answer(buffer: &mut Vec<u8>, answer: &Answer) {
@@ -59,6 +75,9 @@ fn encode_answer(buffer: &mut Vec<u8>, answer: &Answer) {
         Answer::Ttl(Ttl::Never) => (7, None),
         Answer::Ttl(Ttl::Ms(ms)) => (8, Some(*ms)),
         Answer::Failed(_) => (9, None),
+        Answer::Names { cursor, .. } => (10, Some(*cursor)),
+        Answer::Nested(None) => (11, None),
+        Answer::Nested(Some(_)) => (12, None),
     };
     buffer.put_u8(kind);
     if let Some(number) = number {
@@ -66,14 +85,42 @@ fn encode_answer(buffer: &mut Vec<u8>, answer: &Answer) {
     }
     match answer {
         Answer::Item(Some(item)) => put_bytes(buffer, &item.value),
-        Answer::Failed(Failure::NotAnInteger) => buffer.put_u8(0),
-        Answer::Failed(Failure::Overflow) => buffer.put_u8(1),
-        Answer::Failed(Failure::InvalidExpiry) => buffer.put_u8(2),
+        Answer::Failed(failure) => buffer.put_u8(failure_number(*failure)),
+        Answer::Names { names, .. } => {
+            put_count(buffer, names.len());
+            names.iter().for_each(|name| put_bytes(buffer, name));
+        }
+        Answer::Nested(Some(answers)) => encode_answers(buffer, answers),
         _ => {}
     }
 }
 
-fn decode_answer(reader: &mut Reader) -> Result<Answer, Malformed> {
+fn failure_number(failure: Failure) -> u8 {
+    match failure {
+        Failure::NotAnInteger => 0,
+        Failure::Overflow => 1,
+        Failure::InvalidExpiry => 2,
+        Failure::NotAFloat => 3,
+        Failure::TooLong => 4,
+        Failure::NoSuchKey => 5,
+        Failure::TooMuch => 6,
+    }
+}
+
+fn decode_failure(reader: &mut Reader) -> Result<Failure, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Failure::NotAnInteger,
+        1 => Failure::Overflow,
+        2 => Failure::InvalidExpiry,
+        3 => Failure::NotAFloat,
+        4 => Failure::TooLong,
+        5 => Failure::NoSuchKey,
+        6 => Failure::TooMuch,
+        _ => return Err(Malformed("unknown reason of a failure")),
+    })
+}
+
+fn decode_answer(reader: &mut Reader, may_nest: bool) -> Result<Answer, Malformed> {
     Ok(match reader.u8()? {
         0 => Answer::Done,
         1 => Answer::Stored { version: reader.u64()? },
@@ -84,12 +131,10 @@ fn decode_answer(reader: &mut Reader) -> Result<Answer, Malformed> {
         6 => Answer::Ttl(Ttl::Absent),
         7 => Answer::Ttl(Ttl::Never),
         8 => Answer::Ttl(Ttl::Ms(reader.u64()?)),
-        9 => Answer::Failed(match reader.u8()? {
-            0 => Failure::NotAnInteger,
-            1 => Failure::Overflow,
-            2 => Failure::InvalidExpiry,
-            _ => return Err(Malformed("unknown reason of a failure")),
-        }),
+        9 => Answer::Failed(decode_failure(reader)?),
+        10 => Answer::Names { cursor: reader.u64()?, names: list(reader, 4, Reader::bytes)? },
+        11 => Answer::Nested(None),
+        12 if may_nest => Answer::Nested(Some(decode_answers(reader, false)?)),
         _ => return Err(Malformed("unknown kind of answer")),
     })
 }
