@@ -290,9 +290,10 @@ impl Codec for BinaryCodec {
         }))
     }
 
-    fn encode(&mut self, reply: &Reply, output: &mut BytesMut) {
+    fn encode(&mut self, reply: &Reply, output: &mut BytesMut) -> Option<Request> {
         let shape = self.awaited.pop_front().expect("no more replies come than were asked for");
         shape.write(reply, &self.limits, output);
+        None
     }
 }
 

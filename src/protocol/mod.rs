@@ -13,11 +13,15 @@
 //! sizes anything, a truncated request is no request, and what cannot be
 //! understood ends the connection with a [`ProtocolError`], never the process.
 //!
-//! So far only [`binary`] has a codec; RESP, HTTP and text are recognised.
+//! Each format has its module: [`binary`], [`resp`], [`http`], [`text`].
 //! What nodes say to each other is on a port of its own: [`peer`].
 
 pub mod binary;
+pub mod http;
 pub mod peer;
+pub mod resp;
+pub mod surroundings;
+pub mod text;
 
 use bytes::{Bytes, BytesMut};
 
@@ -77,6 +81,12 @@ pub enum ProtocolError {
         /// What is allowed.
         limit: usize,
     },
+    /// What RESP has no sense for, in Redis' words.
+    #[error("{0}")]
+    Resp(&'static str),
+    /// No argument of RESP begins with this byte.
+    #[error("expected '$', got '{}'", .0.escape_ascii())]
+    NoBulk(u8),
     /// What this protocol has no form for.
     #[error("this protocol cannot say it")]
     Unspoken,
@@ -96,6 +106,8 @@ pub enum Incoming {
     /// Already answered, in the bytes of this protocol: nobody but the codec is
     /// concerned. They take their place in the order of replies.
     Written(Bytes),
+    /// Done, and nobody is told: it has no place among the replies.
+    Unheard,
 }
 
 /// The server's side of one connection.
@@ -109,13 +121,19 @@ pub trait Codec {
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError>;
 
     /// Appends the reply to the first request, asked or answered with a reply,
-    /// that has none yet.
-    fn encode(&mut self, reply: &Reply, output: &mut BytesMut);
+    /// that has none yet. Or appends nothing and asks for more: what comes next is
+    /// the reply to that. Only one who [waits](Codec::waits) may.
+    fn encode(&mut self, reply: &Reply, output: &mut BytesMut) -> Option<Request>;
 
     /// Whether the reply to what was taken last has to be encoded before more
     /// can be taken.
     fn waits(&self) -> bool {
         false
+    }
+
+    /// What it keeps of requests that are not whole, or not to be executed yet.
+    fn held_bytes(&self) -> usize {
+        0
     }
 
     /// Whether what was taken last is the last: the connection ends when it is
@@ -135,9 +153,9 @@ pub enum Protocol {
     Binary,
     /// Redis' protocol.
     Resp,
-    /// HTTP/1.0 and HTTP/1.1.
+    /// HTTP/1.0 and HTTP/1.1: [`http`].
     Http,
-    /// A command per line.
+    /// A command per line: [`text`].
     Text,
 }
 
@@ -234,16 +252,22 @@ fn recognise_line(bytes: &[u8]) -> Recognition {
 
 /// Text, unless its first word is one that only a browser would send.
 fn recognise_text(bytes: &[u8]) -> Recognition {
-    let traps: [&[u8]; 2] = [b"POST ", b"HOST:"];
-    let is = |trap: &[u8]| bytes.len() >= trap.len() && prefix_ignoring_case(trap, bytes);
     let may_be = |trap: &[u8]| bytes.len() < trap.len() && prefix_ignoring_case(trap, bytes);
-    if traps.into_iter().any(is) {
+    if is_cross_protocol(bytes) {
         Recognition::Close(CloseReason::CrossProtocol)
-    } else if traps.into_iter().any(may_be) {
+    } else if TRAPS.into_iter().any(may_be) {
         Recognition::NeedMore
     } else {
         Recognition::Protocol(Protocol::Text)
     }
+}
+
+/// What no line of text begins with, but what a browser sends does.
+const TRAPS: [&[u8]; 2] = [b"POST ", b"HOST:"];
+
+/// Whether a line of text is one that a browser was made to send.
+fn is_cross_protocol(line: &[u8]) -> bool {
+    TRAPS.into_iter().any(|trap| line.len() >= trap.len() && prefix_ignoring_case(trap, line))
 }
 
 fn prefix_ignoring_case(a: &[u8], b: &[u8]) -> bool {

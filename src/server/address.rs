@@ -47,6 +47,11 @@ pub fn with_port(address: &str, actual: u16) -> String {
     }
 }
 
+/// The port; 0 if there is none.
+pub fn port_of(address: &str) -> u16 {
+    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0)
+}
+
 fn names_no_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.is_empty() || bare.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified())

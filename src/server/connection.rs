@@ -17,28 +17,41 @@
 //! a pipeline as many reads are taken in at a time as would be too much if their
 //! values were as large as those before: [one that asks for 16 MiB a thousand
 //! times is executed as fast as it reads].
+//!
+//! Who is told a last word may still be sending. To close over bytes that nobody
+//! has read resets the connection, and the client's system may drop the word that
+//! it has not given to the client yet. So only the writing side is shut, and what
+//! still comes is read and thrown away, for a while.
+
+mod state;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address;
-use super::config::ClientLimits;
-use super::cost::{commands_of, held_bytes, values_of};
+use super::board::{Desk, Presence};
+use super::cost::{commands_of, values_of};
 use super::hub::Hub;
+use super::os::random_u128;
 use crate::protocol::binary::BinaryCodec;
+use crate::protocol::http::HttpCodec;
+use crate::protocol::resp::RespCodec;
+use crate::protocol::text::TextCodec;
 use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, recognise};
 use crate::replica::{Input, Ticket};
 use crate::request::{Reply, Request};
+use state::{Answer, Slot, State};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -49,23 +62,24 @@ const LARGE_READ_BYTES: usize = 256 << 10;
 /// How much is written to one client before others have their turn.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// How large the first value that a client reads is taken to be.
-const FIRST_VALUE_BYTES: usize = 256 << 10;
-
-/// How large a value is taken to be at least.
-const LEAST_VALUE_BYTES: usize = 4 << 10;
-
 /// How long the first bytes may leave open what is spoken.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a last word may take to reach the client.
+/// How long a last word may take to reach the client, and how long somebody who
+/// has been told it may say nothing and not close either.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much is thrown away of what is sent behind the last request: the largest
+/// that may be begun, 32 MiB, and as much for those who do not look before they
+/// have sent a file that is too large. Who sends more does not listen.
+const DRAINED_BYTES: usize = 64 << 20;
 
 /// One client.
 pub struct Connection {
     /// Names it among all connections of the process.
     pub id: u64,
     stream: TcpStream,
+    presence: Rc<Presence>,
     state: RefCell<State>,
     /// The task has something to see to.
     wake: Notify,
@@ -81,111 +95,22 @@ pub struct Connection {
     whole: Cell<bool>,
 }
 
-#[derive(Default)]
-struct State {
-    codec: Option<Box<dyn Codec>>,
-    slots: VecDeque<Slot>,
-    /// The number of the request in the first slot.
-    first: u64,
-    input: BytesMut,
-    output: BytesMut,
-    /// Bytes of values in the slots.
-    held_bytes: usize,
-    /// What the replies that are still to come are taken to hold.
-    expected_bytes: usize,
-    /// How large the next value is taken to be: as the largest of late.
-    value_bytes: usize,
-    /// What the client is told once everything before it is answered.
-    farewell: Option<ProtocolError>,
-    /// No more is read; it ends when everything is answered and written.
-    closing: bool,
-    /// It ends now.
-    broken: bool,
-}
-
-/// What a request is answered with.
-enum Answer {
-    /// To be encoded.
-    Reply(Reply),
-    /// Encoded already.
-    Written(Bytes),
-}
-
-struct Slot {
-    answer: Option<Answer>,
-    /// How many values the reply may hold.
-    values: usize,
-    /// What the reply holds, or is expected to.
-    bytes: usize,
-}
-
-impl State {
-    /// Fills the output with what is answered, up to where reading pauses.
-    fn encode_answered(&mut self, limits: &ClientLimits) {
-        let Some(codec) = &mut self.codec else { return };
-        while self.output.len() < limits.output_pause_bytes
-            && let Some(slot) = self.slots.pop_front_if(|slot| slot.answer.is_some())
-        {
-            self.first += 1;
-            self.held_bytes -= slot.bytes;
-            match slot.answer.expect("it is answered") {
-                Answer::Reply(reply) => codec.encode(&reply, &mut self.output),
-                Answer::Written(bytes) => self.output.extend_from_slice(&bytes),
-            }
-        }
-        if self.slots.is_empty()
-            && let Some(error) = self.farewell.take()
-        {
-            codec.farewell(&error, &mut self.output);
-        }
-    }
-
-    /// Whether one more request may be taken in.
-    fn has_room(&self, limits: &ClientLimits) -> bool {
-        let waits = !self.slots.is_empty() && self.codec.as_ref().is_some_and(|c| c.waits());
-        self.slots.len() < limits.pipeline_requests
-            && self.untaken_bytes() + self.expected_bytes < limits.output_pause_bytes
-            && !waits
-    }
-
-    /// What there is of replies that the client has not taken.
-    fn untaken_bytes(&self) -> usize {
-        self.output.len() + self.held_bytes
-    }
-
-    fn answer(&mut self, number: u64, answer: Answer, bytes: usize) {
-        let place = usize::try_from(number - self.first).expect("slots are in memory");
-        let slot = &mut self.slots[place];
-        self.expected_bytes -= std::mem::replace(&mut slot.bytes, bytes);
-        self.held_bytes += bytes;
-        slot.answer = Some(answer);
-        if let Some(each) = bytes.checked_div(slot.values) {
-            let faded = self.value_bytes - self.value_bytes / 16;
-            self.value_bytes = each.max(faded).max(LEAST_VALUE_BYTES);
-        }
-    }
-
-    /// Whether there is something to write, encoded or not.
-    fn has_unwritten(&self) -> bool {
-        let last_word = self.farewell.is_some() && self.slots.is_empty();
-        let is_answered = self.slots.front().is_some_and(|slot| slot.answer.is_some());
-        !self.output.is_empty() || is_answered || last_word
-    }
-}
-
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(id: u64, stream: TcpStream) -> Self {
-        let state = State { value_bytes: FIRST_VALUE_BYTES, ..State::default() };
-        let (state, wake) = (RefCell::new(state), Notify::new());
+    pub fn new(id: u64, stream: TcpStream, presence: Rc<Presence>) -> Self {
+        let (state, wake) = (RefCell::new(State::new()), Notify::new());
         let (counted_bytes, paused) = (Cell::new(0), Cell::new(false));
         let (deferred, took, whole) = Default::default();
-        Self { id, stream, state, wake, counted_bytes, paused, deferred, took, whole }
+        Self { id, stream, presence, state, wake, counted_bytes, paused, deferred, took, whole }
     }
 
     /// Serves it until it ends.
     pub async fn serve(self: Rc<Self>, hub: Rc<Hub>) {
-        if let Err(error) = self.exchange(&hub).await {
+        let ended = match self.exchange(&hub).await {
+            Ok(()) => self.part(&hub).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
             log::debug!("connection {}: {error}", self.id);
         }
         hub.forget(&self, self.counted_bytes.get());
@@ -229,6 +154,52 @@ impl Connection {
             // However fast it sends or takes, others have their turn.
             yield_now().await;
         }
+    }
+
+    /// Everything is said. The client hears it before the connection is gone.
+    async fn part(&self, hub: &Hub) -> io::Result<()> {
+        if self.state.borrow().is_abrupt() {
+            return Ok(());
+        }
+        self.state.borrow_mut().release();
+        self.count(hub, &mut self.state.borrow_mut());
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
+        let patience = hub.limits.partial_request_timeout;
+        timeout(patience, self.drain(hub)).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    /// Reads what still comes and throws it away, until the client closes or the
+    /// node stops. Nothing is kept, and others go first as with any reading.
+    async fn drain(&self, hub: &Hub) -> io::Result<()> {
+        let mut left = DRAINED_BYTES;
+        while left > 0 && !self.state.borrow().is_abrupt() {
+            let event = async {
+                tokio::select! {
+                    ready = self.stream.readable(), if !self.deferred.get() => ready,
+                    () = self.wake.notified() => Ok(()),
+                }
+            };
+            timeout(FAREWELL_TIMEOUT, event).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            if !hub.may_work() {
+                self.defer(hub);
+                continue;
+            }
+            match self.throw_away() {
+                Ok(0) => break,
+                Ok(count) => {
+                    hub.spend(0, count);
+                    left = left.saturating_sub(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn throw_away(&self) -> io::Result<usize> {
+        self.stream.try_read(&mut [0; READ_BYTES])
     }
 
     /// Whether to read, whether to write, whether it is over.
@@ -297,6 +268,7 @@ impl Connection {
             other => other?,
         };
         hub.spend(0, count);
+        self.presence.hear();
         if count < room {
             // That was all: to ask the system for more would be a call in vain.
             let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
@@ -304,7 +276,7 @@ impl Connection {
         }
         if count == 0 {
             // The client has said all it will; it may still read its replies.
-            state.closing = true;
+            state.end_abruptly();
             return Ok(());
         }
         self.decode(hub, state);
@@ -345,27 +317,34 @@ impl Connection {
         let before = state.input.len();
         let Some(incoming) = codec.decode(&mut state.input)? else { return Ok(false) };
         state.closing |= codec.ends();
-        let number = state.first + state.slots.len() as u64;
-        let (mut commands, mut values) = (1, 0);
-        let mut answered = None;
-        match incoming {
-            Incoming::Answered(reply) => answered = Some(Answer::Reply(reply)),
-            Incoming::Written(bytes) => answered = Some(Answer::Written(bytes)),
+        hub.spend(1, before - state.input.len());
+        hub.board.count_request();
+        let answer = match incoming {
+            Incoming::Answered(reply) => Answer::Reply(reply),
+            Incoming::Written(bytes) => Answer::Written(bytes),
+            Incoming::Unheard => return Ok(true),
             Incoming::Ask(mut request) => {
                 self.fill_in_host(&mut request);
-                (commands, values) = (1 + commands_of(&request), values_of(&request));
-                let ticket = Ticket { connection: self.id, number };
-                hub.submit(Input::Request { ticket, request });
+                self.ask(hub, state, request);
+                return Ok(true);
             }
-        }
-        hub.spend(commands, before - state.input.len());
+        };
+        let number = state.first + state.slots.len() as u64;
+        state.slots.push_back(Slot { answer: None, values: 0, bytes: 0 });
+        self.put(hub, state, number, answer);
+        Ok(true)
+    }
+
+    /// Hands a request on; its reply has the last place.
+    fn ask(&self, hub: &Hub, state: &mut State, request: Request) {
+        let values = values_of(&request);
+        hub.spend(commands_of(&request), 0);
         let bytes = values.saturating_mul(state.value_bytes).min(hub.protocol.reply_bytes);
+        let number = state.first + state.slots.len() as u64;
         state.expected_bytes += bytes;
         state.slots.push_back(Slot { answer: None, values, bytes });
-        if let Some(answer) = answered {
-            self.put(hub, state, number, answer);
-        }
-        Ok(true)
+        let ticket = Ticket { connection: self.id, number };
+        hub.submit(Input::Request { ticket, request });
     }
 
     /// A newcomer may not know how others reach it; they see where it comes from.
@@ -380,14 +359,9 @@ impl Connection {
     fn recognise(&self, hub: &Hub, state: &mut State) -> bool {
         match recognise(&state.input) {
             Recognition::NeedMore => false,
-            Recognition::Protocol(Protocol::Binary) => {
-                state.codec = Some(Box::new(BinaryCodec::new(hub.protocol)));
+            Recognition::Protocol(protocol) => {
+                state.codec = Some(self.codec(hub, protocol));
                 true
-            }
-            Recognition::Protocol(other) => {
-                log::info!("connection {} is closed: {other:?} is not spoken yet", self.id);
-                state.closing = true;
-                false
             }
             Recognition::Close(reason) => {
                 log::info!("connection {} is closed: {reason}", self.id);
@@ -398,10 +372,24 @@ impl Connection {
         }
     }
 
+    fn codec(&self, hub: &Hub, protocol: Protocol) -> Box<dyn Codec> {
+        match protocol {
+            Protocol::Binary => Box::new(BinaryCodec::new(hub.protocol)),
+            Protocol::Resp => {
+                let (board, presence) = (Rc::clone(&hub.board), Rc::clone(&self.presence));
+                let (desk, seed) = (Box::new(Desk { board, presence }), random_u128() as u64);
+                Box::new(RespCodec::new(hub.protocol, self.id, seed, desk))
+            }
+            Protocol::Http => Box::new(HttpCodec::new(hub.protocol)),
+            Protocol::Text => Box::new(TextCodec::new(hub.protocol)),
+        }
+    }
+
     /// Takes in no more requests; ends when those taken in are answered. What was
-    /// read and not yet taken in is as if it were still on its way.
+    /// read and not yet taken in is as if it were still on its way. Nor does it
+    /// wait for what comes after the last reply: the node has to go.
     pub fn stop_reading(&self) {
-        self.state.borrow_mut().closing = true;
+        self.state.borrow_mut().end_abruptly();
         self.wake.notify_one();
     }
 
@@ -413,7 +401,7 @@ impl Connection {
     fn put(&self, hub: &Hub, state: &mut State, number: u64, answer: Answer) {
         let bytes = match &answer {
             // A reply that is too large to be told is told as an error.
-            Answer::Reply(reply) => held_bytes(reply).min(hub.protocol.reply_bytes),
+            Answer::Reply(reply) => reply.size_bytes().min(hub.protocol.reply_bytes),
             Answer::Written(bytes) => bytes.len(),
         };
         state.answer(number, answer, bytes);
@@ -470,6 +458,9 @@ impl Connection {
             let before = state.output.len();
             state.encode_answered(&hub.limits);
             hub.spend(0, state.output.len() - before);
+            if let Some(request) = state.more.take() {
+                self.ask(hub, state, request);
+            }
             let some = state.output.len().min(WRITE_BYTES);
             match self.stream.try_write(&state.output[..some]) {
                 Ok(count) => {
@@ -488,7 +479,8 @@ impl Connection {
     /// Counts what this connection holds; ends it if that is too much, or if all
     /// hold too much.
     fn count(&self, hub: &Hub, state: &mut State) {
-        let holds = state.input.len() + state.untaken_bytes();
+        let kept = state.codec.as_ref().map_or(0, |codec| codec.held_bytes());
+        let holds = state.input.len() + state.untaken_bytes() + kept;
         let before = self.counted_bytes.replace(holds);
         let why = if !hub.count(before, holds) && holds > before && holds > READ_BYTES {
             "all buffers together are full"

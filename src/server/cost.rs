@@ -1,11 +1,11 @@
 //! What a request costs, before and after it is executed.
 
-use crate::request::{Answer, Command, Reply, Request};
+use crate::request::{Command, Request};
 
 /// How many keys a request touches, about.
 pub fn commands_of(request: &Request) -> usize {
     match request {
-        Request::Run { batch, .. } => batch.guards.len() + batch.commands.len(),
+        Request::Run { batch, .. } => batch.work(),
         _ => 0,
     }
 }
@@ -14,24 +14,13 @@ pub fn commands_of(request: &Request) -> usize {
 pub fn values_of(request: &Request) -> usize {
     match request {
         Request::Run { batch, .. } => {
-            batch.commands.iter().filter(|command| matches!(command, Command::Get(_))).count()
+            let is_get = |command: &&Command| matches!(command, Command::Get(_));
+            let values = |command: &Command| match command {
+                Command::When { then, .. } => then.iter().filter(is_get).count(),
+                command => usize::from(is_get(&command)),
+            };
+            batch.commands.iter().map(values).sum()
         }
         _ => 0,
-    }
-}
-
-/// What a reply keeps from being freed.
-pub fn held_bytes(reply: &Reply) -> usize {
-    // Status and members are a few kilobytes.
-    const OTHERS: usize = 4 << 10;
-    let size = |answer: &Answer| match answer {
-        Answer::Item(Some(item)) => size_of::<Answer>() + item.value.len(),
-        _ => size_of::<Answer>(),
-    };
-    match reply {
-        Reply::Answers(answers) => answers.iter().map(size).sum(),
-        Reply::Pong | Reply::Done | Reply::GuardFailed | Reply::SessionOpened { .. } => 0,
-        Reply::Error(_, reason) => reason.len(),
-        Reply::Members(_) | Reply::Status(_) => OTHERS,
     }
 }

@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::board::Board;
 use super::config::ClientLimits;
 use super::connection::Connection;
 use crate::protocol;
@@ -30,6 +31,8 @@ pub struct Hub {
     pub limits: ClientLimits,
     /// What one request may measure.
     pub protocol: protocol::Limits,
+    /// What is known of the clients.
+    pub board: Rc<Board>,
     inbox: RefCell<Vec<Input>>,
     turns: Notify,
     arrived: Notify,
@@ -46,6 +49,7 @@ impl Hub {
     /// With nobody connected.
     pub fn new(limits: ClientLimits, protocol: protocol::Limits) -> Self {
         Self {
+            board: Rc::new(Board::new(limits.connections)),
             allowance: Cell::new(limits.turn_work),
             deferred: RefCell::default(),
             limits,
@@ -145,9 +149,12 @@ impl Hub {
             log::debug!("a connection was gone at once: {error}");
             return;
         }
+        let addresses = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?)));
+        let Ok((address, local_address)) = addresses else { return };
         let id = self.next_id.get();
         self.next_id.set(id + 1);
-        let connection = Rc::new(Connection::new(id, stream));
+        let presence = self.board.enter(id, address, local_address);
+        let connection = Rc::new(Connection::new(id, stream, presence));
         self.connections.borrow_mut().insert(id, Rc::clone(&connection));
         tokio::task::spawn_local(connection.serve(Rc::clone(self)));
     }
@@ -155,6 +162,7 @@ impl Hub {
     /// A connection has ended; what it was counted for is free.
     pub fn forget(&self, connection: &Connection, counted_bytes: usize) {
         self.connections.borrow_mut().remove(&connection.id);
+        self.board.leave(connection.id);
         self.buffered_bytes.set(self.buffered_bytes.get() - counted_bytes);
         self.submit(Input::Gone { connection: connection.id });
     }
@@ -164,6 +172,7 @@ impl Hub {
         let connections = self.connections.borrow();
         let mut touched: Vec<&Rc<Connection>> = Vec::new();
         for (ticket, reply) in replies {
+            self.board.count_reply(&reply);
             // Nobody waits any more if the connection is gone.
             let Some(connection) = connections.get(&ticket.connection) else { continue };
             connection.answer(self, ticket.number, reply);

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | [`config`] | flags to settings |
 //! | [`start`] | from a data directory to a replica |
-//! | [`connection`] [`hub`] [`cost`] | clients |
+//! | [`connection`] [`hub`] [`cost`] [`board`] | clients |
 //! | [`peers`] [`links`] [`incoming`] [`dial`] | the other nodes |
 //! | [`join`] | how a newcomer asks to be taken in, and a member to be found |
 //! | [`journal`] [`disk`] [`snapshots`] | the journal, once there is one, its thread, that of snapshot files |
@@ -27,6 +27,7 @@
 //! | [`os`] | every system-specific call |
 
 pub mod address;
+pub mod board;
 pub mod config;
 pub mod connection;
 pub mod cost;
@@ -260,6 +261,7 @@ impl EventLoop {
             journal.start(wal)?;
         }
         let hub = Rc::new(Hub::new(config.clients.clone(), protocol::Limits::default()));
+        hub.board.set_port(address::port_of(&config.advertise));
         let peers = Rc::new(Peers::new(
             started.own,
             config.peer_advertise.clone(),

@@ -43,6 +43,14 @@ pub fn random_u128() -> u128 {
     u128::from(word()) << 64 | u128::from(word())
 }
 
+/// What this process holds in memory, in bytes, where that can be told.
+pub fn resident_bytes() -> Option<u64> {
+    // The second number is in pages, which are of 4 KiB wherever this file is.
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
 /// Half of the machine's memory, or 1 GiB where that cannot be told.
 pub fn half_of_memory_bytes() -> u64 {
     total_memory_bytes().map_or(1 << 30, |total| total / 2)

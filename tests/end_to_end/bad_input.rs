@@ -32,28 +32,28 @@ fn senseless_bytes_close_the_connection() {
     let cluster = Cluster::one(&[]);
     let mut user = cluster.user();
     for wrong in [
-        "01 ffffffff",                            // a key of length -1
-        "01 00000080",                            // the smallest length there is
-        "01 01000100 00",                         // a key of 64 KiB and one byte
-        "01 01000000 61 ffffffff",                // a value of length -1
-        "01 01000000 61 01000001",                // a value of 16 MiB and one byte
-        "01 01000000 61 ffffff7f",                // a value of 2 GiB
-        "02 ffffffff",                            // GET
-        "03 ffffffff",                            // JOIN
-        "05",                                     // opcodes that nothing has
-        "16",                                     // a TLS connection begins so
-        "00",                                     //
-        "ff",                                     //
-        "10 ffffffff",                            // a frame of length -1
-        "10 01000000 00",                         // a PING with a field
-        "11 09000000 07 00 03000000 4b5f30",      // a consistency that is none
-        "1a 09000000 00 ffffff7f 00000000",       // MGET of 2^31 keys
-        "1f ee 00000000",                         // an extended opcode that is none
-        "1e ffffff7f",                            // a BATCH of 2 GiB
-        "13 08000000 00 ff000000 4b5f30",         // a key longer than its frame
-        "474554202f20485454502f312e310d0a0d0a",   // GET / HTTP/1.1
-        "2a310d0a24340d0a50494e470d0a",           // RESP PING
-        "504f5354202f20485454502f312e310d0a0d0a", // POST / HTTP/1.1
+        "01 ffffffff",                          // a key of length -1
+        "01 00000080",                          // the smallest length there is
+        "01 01000100 00",                       // a key of 64 KiB and one byte
+        "01 01000000 61 ffffffff",              // a value of length -1
+        "01 01000000 61 01000001",              // a value of 16 MiB and one byte
+        "01 01000000 61 ffffff7f",              // a value of 2 GiB
+        "02 ffffffff",                          // GET
+        "03 ffffffff",                          // JOIN
+        "05",                                   // opcodes that nothing has
+        "16",                                   // a TLS connection begins so
+        "00",                                   //
+        "ff",                                   //
+        "10 ffffffff",                          // a frame of length -1
+        "10 01000000 00",                       // a PING with a field
+        "11 09000000 07 00 03000000 4b5f30",    // a consistency that is none
+        "1a 09000000 00 ffffff7f 00000000",     // MGET of 2^31 keys
+        "1f ee 00000000",                       // an extended opcode that is none
+        "1e ffffff7f",                          // a BATCH of 2 GiB
+        "13 08000000 00 ff000000 4b5f30",       // a key longer than its frame
+        "474554202f20485454502f312e310d0a0d0a", // HTTP without a host
+        "2a780d0a",                             // RESP without a count
+        "504f535420666f6f0d0a",                 // POST foo, from a browser that was lured
     ] {
         let mut wire = Wire::to(&cluster.nodes[0]);
         wire.send(&bytes(wrong));

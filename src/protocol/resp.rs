@@ -1,0 +1,408 @@
+//! RESP, the protocol of Redis: what an unmodified client of Redis speaks.
+//!
+//! ```text
+//! command | *<count> CRLF, count times: $<length> CRLF bytes … CRLF     or words LF
+//! reply   | +text | -error | :number | $<length> CRLF bytes … | *<count> replies …
+//!         | version 3 adds: _ no value, %<pairs> map, ~<count> set, =<length> text
+//! ```
+//!
+//! A connection that began with `*` is RESP for good; it also takes inline commands
+//! and empty lines. It starts with version 2 of the protocol, HELLO 3 changes that.
+//! Commands, options and the texts of errors are those of Redis 7.2, so far as we
+//! have them: the [table] is what there is.
+//!
+//! # What is different
+//!
+//! | | |
+//! |---|---|
+//! | types | there are strings only; commands of other types are unknown |
+//! | MULTI | one entry of the log: all of it or nothing, on every node |
+//! | WATCH | a version of the key, compared where EXEC is applied. A key that is set and removed again, and was absent, has not changed |
+//! | RENAME, COPY | keep the deadline, as in Redis |
+//! | INCRBYFLOAT | exact in decimal, within ±10^20 |
+//! | KEYS, RANDOMKEY | go step by step: what comes or goes meanwhile may be met or not |
+//! | SCAN | a key that stays is met exactly once |
+//! | LCS | of values whose lengths multiply to at most 256 Ki |
+//! | MULTI | what is about the node and not about keys is not queued: INFO, CONFIG, TIME, ROLE, HELLO, CLIENT REPLY |
+//! | APPEND, SETRANGE, RENAME, COPY | one transaction alters or copies at most 64 MiB of values |
+//! | READONLY, READWRITE | switch to stale reads and back |
+//! | LEADER | where clients reach the leader |
+//! | TIME | the cluster's own clock, which deadlines go by |
+//! | values | at most 16 MiB, keys 64 KiB, a command 32 MiB, a batch or transaction 10,000 commands |
+//!
+//! A request that failed as a whole is answered with an error whose first word says
+//! what became of it:
+//!
+//! | word | meaning | took effect |
+//! |---|---|---|
+//! | `CLUSTERDOWN` | no leader in time, or a node that cannot vouch for its state | no |
+//! | `UNKNOWN` | may or may not have been applied | perhaps |
+//! | `OOM` | out of memory | no |
+//! | `MISCONF` | disk full or too slow | no |
+//! | `BUSY` | queues are full | no |
+//! | `ERR` | makes no sense, or breaks a limit | no |
+//!
+//! # The files
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`parse`], [`write`](mod@write) | bytes to words; replies to bytes |
+//! | [table] | every command: name, arity, keys, who does it |
+//! | [`call`] | one command on its way, and what is to be done about it |
+//! | [`strings`], [`keys`], [`session`], [`server`], [`info`] | the commands |
+//! | [`form`], [`lcs`] | answers of the state machine as replies |
+
+mod call;
+mod form;
+mod info;
+mod keys;
+mod lcs;
+mod parse;
+mod server;
+mod session;
+mod strings;
+mod table;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::surroundings::Surroundings;
+use super::{Codec, Incoming, Limits, ProtocolError};
+use crate::request::{Answer, Batch, Consistency, Guard, Reply, Request};
+use call::{Call, Later, Plan, Refused};
+use form::Form;
+use parse::{Parser, Words};
+use session::Session;
+use table::Spec;
+use write::Out;
+
+/// The version of Redis whose behaviour this is.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+/// How a reply that is to come has to be written.
+#[derive(Debug)]
+struct Awaited {
+    name: &'static str,
+    what: What,
+    resp3: bool,
+    is_heard: bool,
+}
+
+#[derive(Debug)]
+enum What {
+    Form(Form),
+    Later(Later),
+}
+
+/// The server's side of a RESP connection.
+pub struct RespCodec {
+    limits: Limits,
+    parser: Parser,
+    session: Session,
+    awaited: VecDeque<Awaited>,
+    /// What was taken last has to be answered before more is taken.
+    waits: bool,
+}
+
+impl RespCodec {
+    /// A codec that accepts what is within `limits`, for the connection with this
+    /// number. What it chooses at random depends on `seed`.
+    pub fn new(limits: Limits, id: u64, seed: u64, surroundings: Box<dyn Surroundings>) -> Self {
+        let session = Session::new(id, seed, surroundings, limits.value_bytes);
+        session.describe();
+        Self { limits, parser: Parser::default(), session, awaited: VecDeque::new(), waits: false }
+    }
+
+    /// What is to be done about one command.
+    fn take(&mut self, words: &Words) -> Incoming {
+        let planned = match table::spec_of(words) {
+            Ok(spec) => self.plan(spec, words),
+            Err(refused) => Err(self.refuse_in_transaction(words, refused)),
+        };
+        let is_heard = self.session.is_heard();
+        let resp3 = self.session.resp3;
+        let (name, plan) = match planned {
+            Ok(planned) => planned,
+            Err(Refused(text)) => ("", Plan::Written(written(resp3, |out| out.error(&text)))),
+        };
+        let (request, what) = match plan {
+            Plan::Written(bytes) if is_heard => return Incoming::Written(bytes),
+            Plan::Written(_) => return Incoming::Unheard,
+            Plan::Run(commands, form) => {
+                (table::read(commands, self.session.chosen.consistency), What::Form(form))
+            }
+            Plan::Ask(request, later) => {
+                self.waits = matches!(
+                    later,
+                    Later::Info(_)
+                        | Later::Keys { .. }
+                        | Later::AnyKey { .. }
+                        | Later::Watch(_)
+                        | Later::Exec(_, Some(_))
+                );
+                (request, What::Later(later))
+            }
+        };
+        self.awaited.push_back(Awaited { name, what, resp3, is_heard });
+        Incoming::Ask(request)
+    }
+
+    fn plan(
+        &mut self,
+        spec: &'static Spec,
+        words: &Words,
+    ) -> Result<(&'static str, Plan), Refused> {
+        let is_queued = self.session.is_in_transaction() && !spec.is_at_once();
+        if is_queued && !spec.may_be_queued() {
+            self.fail_transaction();
+            return Err("ERR Command not allowed inside a transaction".into());
+        }
+        let (session, limits) = (&mut self.session, &self.limits);
+        session.surroundings.note_command(spec.name);
+        let mut call = Call { words, session, limits, name: spec.name };
+        let planned = spec.run(&mut call);
+        if spec.is_about_the_connection() {
+            self.session.describe();
+        }
+        if is_queued { self.queue(spec, planned) } else { Ok((spec.name, planned?)) }
+    }
+
+    /// Keeps a command for EXEC. What it would be refused for is its reply there,
+    /// as in Redis, which finds out only then.
+    fn queue(
+        &mut self,
+        spec: &'static Spec,
+        planned: Result<Plan, Refused>,
+    ) -> Result<(&'static str, Plan), Refused> {
+        let resp3 = self.session.resp3;
+        let (commands, form) = match planned {
+            Ok(Plan::Run(commands, form)) => (commands, form),
+            Ok(Plan::Written(bytes)) => (Vec::new(), Form::Written(bytes)),
+            Ok(Plan::Ask(..)) => unreachable!("what asks is not queued"),
+            Err(Refused(text)) => {
+                (Vec::new(), Form::Written(written(resp3, |out| out.error(&text))))
+            }
+        };
+        let Some(transaction) = &mut self.session.transaction else {
+            unreachable!("only within a transaction")
+        };
+        let batch = Batch { guards: Vec::new(), commands };
+        let bytes = match &form {
+            Form::Written(bytes) => bytes.len(),
+            _ => 0,
+        };
+        transaction.bytes += batch.size_bytes() + bytes;
+        let count = transaction.forms.len() + transaction.commands.len() + batch.commands.len();
+        if transaction.bytes > self.limits.request_bytes || count > 2 * self.limits.batch_commands {
+            // What is over the limit is not kept.
+            transaction.failed = true;
+            (transaction.commands, transaction.forms) = Default::default();
+            let limits = &self.limits;
+            return Err(format!(
+                "ERR a transaction exceeds the limit of {} bytes or {} commands",
+                limits.request_bytes, limits.batch_commands
+            )
+            .into());
+        }
+        transaction.commands.extend(batch.commands);
+        transaction.forms.push((spec.name, form));
+        Ok((spec.name, Plan::Written(Bytes::from_static(b"+QUEUED\r\n"))))
+    }
+
+    /// A command that is none: EXEC will refuse the whole, and if it is EXEC
+    /// itself, it does.
+    fn refuse_in_transaction(&mut self, words: &Words, refused: Refused) -> Refused {
+        if !words.get(0).eq_ignore_ascii_case(b"exec") {
+            self.fail_transaction();
+            return refused;
+        }
+        self.session.discard();
+        let reason = refused.0.trim_start_matches("ERR ");
+        format!("EXECABORT Transaction discarded because of: {reason}").into()
+    }
+
+    /// A command was refused before it was queued: EXEC will refuse the whole.
+    fn fail_transaction(&mut self) {
+        if let Some(transaction) = &mut self.session.transaction {
+            transaction.failed = true;
+        }
+    }
+
+    /// Writes a reply, or says what has to be asked first.
+    fn write_later(
+        &mut self,
+        later: Later,
+        answers: &[Answer],
+        out: &mut Out<'_>,
+    ) -> Option<(Request, Later)> {
+        let consistency = Consistency::Stale;
+        match (later, answers) {
+            (
+                Later::Keys { mut found, bytes, pattern, db },
+                [answer @ Answer::Names { cursor, names }],
+            ) => {
+                found.extend_from_slice(names);
+                let bytes = bytes + answer.size_bytes();
+                if bytes > self.limits.reply_bytes {
+                    out.error("ERR too many keys for one reply, use SCAN");
+                    return None;
+                }
+                if *cursor == 0 {
+                    form::write_names(&found, out);
+                    return None;
+                }
+                let step = keys::keys_step(db, *cursor, pattern.clone(), consistency);
+                return Some((step, Later::Keys { found, bytes, pattern, db }));
+            }
+            (Later::AnyKey { random, db, wrapped }, [Answer::Names { cursor, names }]) => {
+                let next = match cursor {
+                    0 if wrapped => None,
+                    0 => Some((0, true)),
+                    cursor => Some((*cursor, wrapped)),
+                };
+                match next.filter(|_| names.is_empty()) {
+                    Some((cursor, wrapped)) => {
+                        let step = keys::random_step(db, cursor, consistency);
+                        return Some((step, Later::AnyKey { random, db, wrapped }));
+                    }
+                    None => Form::AnyKey(random).write("randomkey", &mut answers.iter(), out),
+                }
+            }
+            (Later::Info(info), answers) => info.write(answers, out),
+            (Later::Watch(keys), answers) => {
+                for (key, answer) in keys.into_iter().zip(answers) {
+                    let version = match answer {
+                        Answer::Item(Some(item)) => item.version,
+                        _ => 0,
+                    };
+                    self.session.watched.push(Guard { key, version });
+                }
+                out.ok();
+            }
+            (Later::Exec(forms, chosen), answers) => {
+                server::write_exec(&forms, answers, out);
+                if let Some(chosen) = chosen {
+                    self.session.chosen = chosen;
+                    self.session.describe();
+                }
+            }
+            _ => out.error("UNKNOWN the node lost the answer"),
+        }
+        None
+    }
+
+    fn write(
+        &mut self,
+        awaited: Awaited,
+        reply: &Reply,
+        out: &mut Out<'_>,
+    ) -> Option<(Request, Awaited)> {
+        let Awaited { name, what, resp3, is_heard } = awaited;
+        if reply.size_bytes() > self.limits.reply_bytes {
+            out.error("UNKNOWN done, but the reply is too large to send");
+            return None;
+        }
+        match (what, reply) {
+            (What::Later(Later::Watch(keys)), Reply::Error(..)) => {
+                // Who has not looked at this still counts on the watch.
+                let guard = |key| Guard { key, version: u64::MAX };
+                self.session.watched.extend(keys.into_iter().map(guard));
+                form::write_unexpected(reply, out);
+            }
+            // A node that does not serve says what it knows of itself.
+            (What::Later(Later::Info(info)), Reply::Error(..)) if info.has_status() => {
+                info.write(&[], out);
+            }
+            (What::Form(form), Reply::Answers(answers)) => {
+                form.write(name, &mut answers.iter(), out);
+            }
+            (What::Later(later), Reply::Answers(answers)) => {
+                let (request, later) = self.write_later(later, answers, out)?;
+                return Some((
+                    request,
+                    Awaited { name, what: What::Later(later), resp3, is_heard },
+                ));
+            }
+            (What::Later(Later::Exec(..)), Reply::GuardFailed) => out.null_array(),
+            (What::Later(Later::Time), Reply::Status(status)) => server::write_time(status, out),
+            (What::Later(Later::Info(info)), Reply::Status(status)) => {
+                let (counts, info) = info.with_status(status);
+                let request = table::read(counts, Consistency::Stale);
+                let what = What::Later(Later::Info(info));
+                return Some((request, Awaited { name, what, resp3, is_heard }));
+            }
+            (What::Later(Later::Config(found)), Reply::Status(status)) => {
+                info::write_settings(&found, Some(status), out);
+            }
+            (What::Later(Later::Role), Reply::Status(status)) => server::write_role(status, out),
+            (What::Later(Later::Leader), Reply::Status(status)) => {
+                server::write_leader(status, out);
+            }
+            (_, reply) => form::write_unexpected(reply, out),
+        }
+        None
+    }
+}
+
+fn written(resp3: bool, write: impl FnOnce(&mut Out<'_>)) -> Bytes {
+    let mut bytes = BytesMut::new();
+    write(&mut Out { bytes: &mut bytes, resp3 });
+    bytes.freeze()
+}
+
+impl Codec for RespCodec {
+    fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, ProtocolError> {
+        Ok(match self.parser.next(input, &self.limits)? {
+            None => None,
+            Some(words) if words.count() == 0 => Some(Incoming::Unheard),
+            Some(words) => Some(self.take(&words)),
+        })
+    }
+
+    fn encode(&mut self, reply: &Reply, output: &mut BytesMut) -> Option<Request> {
+        let awaited = self.awaited.pop_front().expect("no more replies come than were asked for");
+        let (start, is_heard, resp3) = (output.len(), awaited.is_heard, awaited.resp3);
+        let more = self.write(awaited, reply, &mut Out { bytes: output, resp3 });
+        if let Some((request, awaited)) = more {
+            self.awaited.push_front(awaited);
+            return Some(request);
+        }
+        // It is the last one that is waited for.
+        self.waits &= !self.awaited.is_empty();
+        if output.len() - start > self.limits.reply_bytes {
+            output.truncate(start);
+            Out { bytes: output, resp3 }.error("UNKNOWN done, but the reply is too large to send");
+        }
+        if !is_heard {
+            output.truncate(start);
+        }
+        None
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    fn held_bytes(&self) -> usize {
+        let queued = self.session.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
+        let watched = self.session.watched.iter();
+        let watched: usize = watched.map(|guard| size_of_val(guard) + guard.key.name.len()).sum();
+        let gathered = match self.awaited.back().map(|awaited| &awaited.what) {
+            Some(What::Later(Later::Keys { bytes, .. })) => *bytes,
+            _ => 0,
+        };
+        queued + watched + gathered
+    }
+
+    fn ends(&self) -> bool {
+        self.session.is_over
+    }
+
+    fn farewell(&mut self, error: &ProtocolError, output: &mut BytesMut) {
+        Out { bytes: output, resp3: false }.error(&format!("ERR Protocol error: {error}"));
+    }
+}

@@ -1,0 +1,397 @@
+//! INFO, CONFIG and CLIENT LIST: the node as a monitoring tool of Redis sees it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::REDIS_VERSION;
+use super::call::{Call, Later, Plan, Planned, Refused};
+use super::session::Session;
+use super::write::Out;
+use crate::protocol::surroundings::{ClientInfo, Facts};
+use crate::request::{Answer, Command, DATABASES, Request, RoleName, Status, glob};
+
+/// What is asked of INFO, and what is known so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Info {
+    /// In lower case; empty for all.
+    sections: Vec<String>,
+    facts: Facts,
+    status: Option<Box<Status>>,
+}
+
+/// Those of Redis that there is something to say about, and our own.
+const SECTIONS: [&str; 9] = [
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "cluster",
+    "raftcache",
+    "keyspace",
+];
+
+/// How many sections may be named.
+const SECTIONS_NAMED: usize = 64;
+
+pub(super) fn info(call: &mut Call<'_>) -> Planned {
+    if call.count() > SECTIONS_NAMED {
+        return Err(super::call::SYNTAX);
+    }
+    let named = (1..call.count()).map(|i| String::from_utf8_lossy(call.get(i)).to_lowercase());
+    let mut sections: Vec<String> = named.collect();
+    if sections.iter().any(|name| matches!(&name[..], "all" | "everything" | "default")) {
+        sections.clear();
+    }
+    let facts = call.session.surroundings.facts();
+    let info = Info { sections, facts, status: None };
+    Ok(Plan::Ask(Request::Status, Later::Info(info)))
+}
+
+impl Info {
+    /// With what the node says, and what is asked next: how many keys there are in
+    /// each database, and how many of them have a deadline.
+    pub(super) fn with_status(mut self, status: &Status) -> (Vec<Command>, Self) {
+        self.status = Some(Box::new(status.clone()));
+        let counts = |db| [Command::Count { db }, Command::CountExpiring { db }];
+        ((0..DATABASES).flat_map(counts).collect(), self)
+    }
+
+    /// Whether there is something to say.
+    pub(super) fn has_status(&self) -> bool {
+        self.status.is_some()
+    }
+
+    pub(super) fn write(&self, counts: &[Answer], out: &mut Out<'_>) {
+        let Some(status) = &self.status else { return out.null() };
+        let mut text = String::new();
+        for section in SECTIONS {
+            let is_wanted = self.sections.iter().any(|name| name == section);
+            if !self.sections.is_empty() && !is_wanted {
+                continue;
+            }
+            if !text.is_empty() {
+                text += "\r\n";
+            }
+            let title = section[..1].to_uppercase() + &section[1..];
+            let _ = write!(text, "# {title}\r\n");
+            for (name, value) in self.fields(section, status) {
+                let _ = write!(text, "{name}:{value}\r\n");
+            }
+            if section == "keyspace" {
+                text += &keyspace(counts);
+            }
+        }
+        out.verbatim(&text);
+    }
+
+    fn fields(&self, section: &str, status: &Status) -> Vec<(&'static str, String)> {
+        let facts = &self.facts;
+        let text = |text: &str| text.to_owned();
+        match section {
+            "server" => vec![
+                ("redis_version", text(REDIS_VERSION)),
+                ("redis_mode", text("standalone")),
+                ("raftcache_version", text(env!("CARGO_PKG_VERSION"))),
+                ("os", text(std::env::consts::OS)),
+                ("arch_bits", usize::BITS.to_string()),
+                ("process_id", facts.process_id.to_string()),
+                // As long as Redis' own: some tools check.
+                ("run_id", format!("{:032x}{:08x}", status.node, facts.process_id)),
+                ("tcp_port", facts.port.to_string()),
+                ("uptime_in_seconds", facts.uptime_s.to_string()),
+                ("uptime_in_days", (facts.uptime_s / 86_400).to_string()),
+            ],
+            "clients" => vec![
+                ("connected_clients", facts.clients.to_string()),
+                ("maxclients", facts.clients_limit.to_string()),
+                ("blocked_clients", text("0")),
+            ],
+            "memory" => vec![
+                ("used_memory", status.memory_bytes.to_string()),
+                ("used_memory_human", human(status.memory_bytes)),
+                ("used_memory_rss", facts.resident_bytes.to_string()),
+                ("used_memory_rss_human", human(facts.resident_bytes)),
+                ("maxmemory", status.memory_limit_bytes.to_string()),
+                ("maxmemory_human", human(status.memory_limit_bytes)),
+                ("maxmemory_policy", text("noeviction")),
+            ],
+            "persistence" => vec![
+                ("loading", text("0")),
+                ("aof_enabled", text("1")),
+                ("aof_current_size", status.log_bytes.to_string()),
+            ],
+            "stats" => vec![
+                ("total_connections_received", facts.connections.to_string()),
+                ("total_commands_processed", facts.requests.to_string()),
+                ("keyspace_hits", facts.hits.to_string()),
+                ("keyspace_misses", facts.misses.to_string()),
+                ("evicted_keys", text("0")),
+            ],
+            "replication" => replication(status),
+            "cluster" => vec![("cluster_enabled", text("0"))],
+            "raftcache" => raftcache(status),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Every node takes writes, so every node is a master, with the others for its
+/// replicas.
+fn replication(status: &Status) -> Vec<(&'static str, String)> {
+    let others = status.members.iter().filter(|member| member.name != status.name);
+    vec![
+        ("role", "master".to_owned()),
+        ("connected_slaves", others.count().to_string()),
+        ("master_replid", format!("{:032x}00000000", status.cluster)),
+        ("master_repl_offset", status.commit.to_string()),
+    ]
+}
+
+fn raftcache(status: &Status) -> Vec<(&'static str, String)> {
+    let role = match status.role {
+        RoleName::Follower => "follower",
+        RoleName::Candidate => "candidate",
+        RoleName::Leader => "leader",
+        RoleName::Learner => "learner",
+        RoleName::Joining => "joining",
+    };
+    vec![
+        ("raft_node", status.name.clone()),
+        ("raft_role", role.to_owned()),
+        ("raft_leader", status.leader.clone().unwrap_or_default()),
+        ("raft_term", status.term.to_string()),
+        ("raft_commit", status.commit.to_string()),
+        ("raft_applied", status.applied.to_string()),
+        ("raft_members", status.members.len().to_string()),
+    ]
+}
+
+fn keyspace(counts: &[Answer]) -> String {
+    let number = |answer: &Answer| match answer {
+        Answer::Integer(number) => *number,
+        _ => 0,
+    };
+    let mut text = String::new();
+    for (db, pair) in counts.chunks_exact(2).enumerate() {
+        let (keys, expiring) = (number(&pair[0]), number(&pair[1]));
+        if keys > 0 {
+            let _ = write!(text, "db{db}:keys={keys},expires={expiring},avg_ttl=0\r\n");
+        }
+    }
+    text
+}
+
+/// As Redis shortens numbers of bytes.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    let mut scaled = (bytes as f64, "B");
+    for unit in UNITS {
+        if scaled.0 < 1024.0 {
+            break;
+        }
+        scaled = (scaled.0 / 1024.0, unit);
+    }
+    if scaled.1 == "B" { format!("{bytes}B") } else { format!("{:.2}{}", scaled.0, scaled.1) }
+}
+
+pub(super) fn client_list(call: &mut Call<'_>) -> Planned {
+    let mut wanted = None;
+    if call.count() > 2 {
+        if !call.is(2, "ID") || call.count() == 3 {
+            return client_type(call);
+        }
+        let ids: Result<BTreeSet<i64>, _> = (3..call.count()).map(|i| call.integer(i)).collect();
+        wanted = Some(ids.map_err(|_| Refused::from("ERR Invalid client ID"))?);
+    }
+    let clients = call.session.surroundings.clients();
+    let is_wanted = |client: &&ClientInfo| {
+        let is_named = |ids: &BTreeSet<i64>| ids.contains(&client.id.cast_signed());
+        wanted.as_ref().is_none_or(is_named)
+    };
+    let text: String = clients.iter().filter(is_wanted).map(|client| line(client) + "\n").collect();
+    Ok(call.written(|out| out.verbatim(&text)))
+}
+
+/// Every client is a normal one.
+fn client_type(call: &Call<'_>) -> Planned {
+    if !call.is(2, "TYPE") || call.count() != 4 {
+        return Err(super::call::SYNTAX);
+    }
+    let mut text = String::new();
+    if call.is(3, "normal") {
+        for client in call.session.surroundings.clients() {
+            text += &(line(&client) + "\n");
+        }
+    } else if !["master", "replica", "slave", "pubsub"].iter().any(|kind| call.is(3, kind)) {
+        let kind = String::from_utf8_lossy(call.get(3));
+        return Err(format!("ERR Unknown client type '{kind}'").into());
+    }
+    Ok(call.written(|out| out.verbatim(&text)))
+}
+
+pub(super) fn client_info(call: &mut Call<'_>) -> Planned {
+    let own = call.session.surroundings.own().as_ref().map(line).unwrap_or_default() + "\n";
+    Ok(call.written(|out| out.verbatim(&own)))
+}
+
+fn line(client: &ClientInfo) -> String {
+    let ClientInfo { id, address, local_address, age_s, idle_s, command, description } = client;
+    let multi = description.queued.map_or("-1".to_owned(), |count| count.to_string());
+    format!(
+        "id={id} addr={address} laddr={local_address} name={} age={age_s} idle={idle_s} flags=N \
+         db={} sub=0 psub=0 ssub=0 multi={multi} cmd={} user=default redir=-1 resp={} lib-name={} \
+         lib-ver={}",
+        description.name,
+        description.db,
+        if command.is_empty() { "NULL" } else { command },
+        description.resp,
+        description.library,
+        description.library_version,
+    )
+}
+
+/// Settings of Redis that tune what we do not have. Tools set them, and like to
+/// read what they have set.
+const TUNING: [(&str, &str); 12] = [
+    ("activerehashing", "yes"),
+    ("hash-max-listpack-entries", "128"),
+    ("hash-max-listpack-value", "64"),
+    ("hash-max-ziplist-entries", "128"),
+    ("hash-max-ziplist-value", "64"),
+    ("latency-monitor-threshold", "0"),
+    ("list-max-listpack-size", "-2"),
+    ("notify-keyspace-events", ""),
+    ("set-max-intset-entries", "512"),
+    ("slowlog-log-slower-than", "10000"),
+    ("slowlog-max-len", "128"),
+    ("zset-max-listpack-entries", "128"),
+];
+
+/// What is set, under Redis' names.
+fn settings(session: &Session) -> Vec<(&'static str, String)> {
+    let facts = session.surroundings.facts();
+    let fixed = [
+        ("appendfsync", "always".to_owned()),
+        ("appendonly", "yes".to_owned()),
+        ("databases", DATABASES.to_string()),
+        ("maxclients", facts.clients_limit.to_string()),
+        ("maxmemory-policy", "noeviction".to_owned()),
+        ("port", facts.port.to_string()),
+        ("proto-max-bulk-len", session.value_bytes.to_string()),
+        ("replica-read-only", "no".to_owned()),
+        ("requirepass", String::new()),
+        ("save", String::new()),
+        ("slave-read-only", "no".to_owned()),
+        ("timeout", "0".to_owned()),
+    ];
+    let tuning = TUNING.map(|(name, usual)| {
+        (name, session.surroundings.remembered(name).unwrap_or_else(|| usual.to_owned()))
+    });
+    fixed.into_iter().chain(tuning).collect()
+}
+
+pub(super) fn config_get(call: &mut Call<'_>) -> Planned {
+    if call.count() > SETTINGS_NAMED {
+        return Err(super::call::SYNTAX);
+    }
+    let patterns: Vec<Vec<u8>> =
+        (2..call.count()).map(|i| call.get(i).to_ascii_lowercase()).collect();
+    let is_wanted = |name: &str| patterns.iter().any(|p| glob::matches(p, name.as_bytes()));
+    let mut found = settings(call.session);
+    found.retain(|(name, _)| is_wanted(name));
+    if !is_wanted("maxmemory") {
+        return Ok(call.written(|out| write_settings(&found, None, out)));
+    }
+    // The replica knows that one.
+    Ok(Plan::Ask(Request::Status, Later::Config(found)))
+}
+
+pub(super) fn write_settings(
+    found: &[(&'static str, String)],
+    status: Option<&Status>,
+    out: &mut Out<'_>,
+) {
+    let maxmemory = status.map(|status| ("maxmemory", status.memory_limit_bytes.to_string()));
+    out.map(found.len() + usize::from(maxmemory.is_some()));
+    for (name, value) in found.iter().chain(&maxmemory) {
+        out.bulk(name.as_bytes());
+        out.bulk(value.as_bytes());
+    }
+}
+
+pub(super) fn config_set(call: &mut Call<'_>) -> Planned {
+    if call.count() % 2 == 1 {
+        return Err("ERR wrong number of arguments for 'config|set' command".into());
+    }
+    if call.count() > SETTINGS_NAMED {
+        return Err(super::call::SYNTAX);
+    }
+    let (mut pairs, settings) = (Vec::new(), settings(call.session));
+    for i in (2..call.count()).step_by(2) {
+        let is_it = |(name, _): &&(&'static str, _)| call.is(i, name);
+        if let Some((name, _)) = TUNING.iter().find(is_it) {
+            let value = String::from_utf8_lossy(call.get(i + 1)).into_owned();
+            if value.len() > SETTING_BYTES {
+                return Err(format!("ERR a setting exceeds {SETTING_BYTES} bytes").into());
+            }
+            pairs.push((*name, value));
+            continue;
+        }
+        let name = String::from_utf8_lossy(call.get(i)).into_owned();
+        let same = |known: &&(&'static str, String)| call.is(i, known.0);
+        let value = call.get(i + 1);
+        match settings.iter().find(same) {
+            // To set what is so changes nothing.
+            Some((_, known)) if known.as_bytes().eq_ignore_ascii_case(value) => {}
+            Some(_) => return Err(immutable(&name)),
+            None if name.eq_ignore_ascii_case("maxmemory") => return Err(immutable(&name)),
+            None => {
+                return Err(format!(
+                    "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+                )
+                .into());
+            }
+        }
+    }
+    for (name, value) in pairs {
+        call.session.surroundings.remember(name, value);
+    }
+    call.ok()
+}
+
+/// How many words a CONFIG SET may have.
+const SETTINGS_NAMED: usize = 128;
+
+/// The longest setting that is remembered.
+const SETTING_BYTES: usize = 256;
+
+fn immutable(name: &str) -> Refused {
+    format!(
+        "ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable \
+         config: it is a flag of cached"
+    )
+    .into()
+}
+
+pub(super) fn config_resetstat(call: &mut Call<'_>) -> Planned {
+    call.session.surroundings.reset_counts();
+    call.ok()
+}
+
+pub(super) fn config_rewrite(_call: &mut Call<'_>) -> Planned {
+    Err("ERR The server is running without a config file".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shortened_as_in_redis() {
+        assert_eq!([0, 1023, 1024, 1536].map(human), ["0B", "1023B", "1.00K", "1.50K"]);
+        assert_eq!(human(5 << 30), "5.00G");
+        assert_eq!(human(u64::MAX), "16777216.00T");
+    }
+}

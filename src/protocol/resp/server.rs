@@ -1,0 +1,183 @@
+//! Commands about the node, the table of commands, and EXEC.
+
+use super::call::{Call, Later, Plan, Planned, Refused, SYNTAX};
+use super::table::{self, COMMANDS, Spec};
+use super::write::Out;
+use super::{REDIS_VERSION, form::Form};
+use crate::request::{Batch, Request, Status};
+
+pub(super) fn time(_call: &mut Call<'_>) -> Planned {
+    Ok(Plan::Ask(Request::Status, Later::Time))
+}
+
+pub(super) fn role(_call: &mut Call<'_>) -> Planned {
+    Ok(Plan::Ask(Request::Status, Later::Role))
+}
+
+pub(super) fn leader(_call: &mut Call<'_>) -> Planned {
+    Ok(Plan::Ask(Request::Status, Later::Leader))
+}
+
+/// The cluster's own clock, which is what deadlines go by.
+pub(super) fn write_time(status: &Status, out: &mut Out<'_>) {
+    out.array(2);
+    out.bulk((status.log_time_ms / 1000).to_string().as_bytes());
+    out.bulk((status.log_time_ms % 1000 * 1000).to_string().as_bytes());
+}
+
+/// Every node takes writes, so every node is a master; the others are its replicas.
+pub(super) fn write_role(status: &Status, out: &mut Out<'_>) {
+    let others: Vec<_> =
+        status.members.iter().filter(|member| member.name != status.name).collect();
+    let applied = i64::try_from(status.applied).unwrap_or(i64::MAX);
+    out.array(3);
+    out.bulk(b"master");
+    out.integer(applied);
+    out.array(others.len());
+    for member in others {
+        let (host, port) = member.client_address.rsplit_once(':').unwrap_or_default();
+        out.array(3);
+        out.bulk(host.as_bytes());
+        out.bulk(port.as_bytes());
+        out.bulk(status.commit.to_string().as_bytes());
+    }
+}
+
+pub(super) fn write_leader(status: &Status, out: &mut Out<'_>) {
+    match status.members.iter().find(|member| member.leader) {
+        Some(leader) => out.bulk(leader.client_address.as_bytes()),
+        None => out.null(),
+    }
+}
+
+pub(super) fn lolwut(call: &mut Call<'_>) -> Planned {
+    let text = format!("raftcache {}\nRedis ver. {REDIS_VERSION}\n", env!("CARGO_PKG_VERSION"));
+    Ok(call.written(|out| out.verbatim(&text)))
+}
+
+pub(super) fn exec(call: &mut Call<'_>) -> Planned {
+    let Some(transaction) = call.session.transaction.take() else {
+        return Err("ERR EXEC without MULTI".into());
+    };
+    let guards = std::mem::take(&mut call.session.watched);
+    let after = std::mem::replace(&mut call.session.chosen, transaction.before);
+    let chosen = (after != call.session.chosen).then_some(after);
+    if transaction.failed {
+        return Err("EXECABORT Transaction discarded because of previous errors.".into());
+    }
+    let batch = Batch { guards, commands: transaction.commands };
+    let consistency = call.session.chosen.consistency;
+    let request = Request::Run { batch, consistency, session: None };
+    Ok(Plan::Ask(request, Later::Exec(transaction.forms, chosen)))
+}
+
+/// The commands, those of two words under the first.
+fn top_level() -> Vec<&'static Spec> {
+    COMMANDS.iter().filter(|spec| !spec.name.contains('|')).collect()
+}
+
+pub(super) fn command(call: &mut Call<'_>) -> Planned {
+    let all = top_level();
+    Ok(call.written(|out| {
+        out.array(all.len());
+        all.iter().for_each(|spec| write_info(spec, out));
+    }))
+}
+
+fn write_info(spec: &Spec, out: &mut Out<'_>) {
+    let (first, last, step) = spec.keys;
+    out.array(10);
+    out.bulk(spec.name.as_bytes());
+    out.integer(i64::from(spec.arity));
+    out.set(spec.flags.len());
+    spec.flags.iter().for_each(|flag| out.simple(flag));
+    [first, last, step].into_iter().for_each(|number| out.integer(i64::from(number)));
+    // Categories of access, tips, specifications of keys, subcommands.
+    out.set(1);
+    out.simple(&format!("@{}", spec.group));
+    (0..3).for_each(|_| out.array(0));
+}
+
+pub(super) fn command_count(call: &mut Call<'_>) -> Planned {
+    let count = i64::try_from(top_level().len()).unwrap_or(i64::MAX);
+    Ok(call.written(|out| out.integer(count)))
+}
+
+pub(super) fn command_list(call: &mut Call<'_>) -> Planned {
+    if call.count() > 2 {
+        return Err(SYNTAX);
+    }
+    let all = top_level();
+    Ok(call.written(|out| {
+        out.array(all.len());
+        all.iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
+    }))
+}
+
+/// How many words COMMAND INFO and DOCS may have.
+const COMMANDS_NAMED: usize = 1024;
+
+pub(super) fn command_info(call: &mut Call<'_>) -> Planned {
+    if call.count() == 2 {
+        return command(call);
+    }
+    if call.count() > COMMANDS_NAMED {
+        return Err(SYNTAX);
+    }
+    let specs: Vec<_> = (2..call.count()).map(|i| table::find(call.get(i))).collect();
+    Ok(call.written(|out| {
+        out.array(specs.len());
+        for spec in &specs {
+            match spec {
+                Some(spec) => write_info(spec, out),
+                None => out.null_array(),
+            }
+        }
+    }))
+}
+
+pub(super) fn command_docs(call: &mut Call<'_>) -> Planned {
+    if call.count() > COMMANDS_NAMED {
+        return Err(SYNTAX);
+    }
+    let named = (2..call.count()).filter_map(|i| table::find(call.get(i)));
+    let specs = if call.count() == 2 { top_level() } else { named.collect() };
+    Ok(call.written(|out| {
+        out.map(specs.len());
+        for spec in &specs {
+            out.bulk(spec.name.as_bytes());
+            out.map(2);
+            for (name, text) in [("summary", spec.summary), ("group", spec.group)] {
+                out.bulk(name.as_bytes());
+                out.bulk(text.as_bytes());
+            }
+        }
+    }))
+}
+
+pub(super) fn command_getkeys(call: &mut Call<'_>) -> Planned {
+    let words = call.count() - 2;
+    let spec = table::find(call.get(2)).ok_or(Refused::from("ERR Invalid command specified"))?;
+    if !spec.fits(words) {
+        return Err("ERR Invalid number of arguments specified for command".into());
+    }
+    let positions = spec.key_positions(words);
+    if positions.is_empty() {
+        return Err("ERR The command has no key arguments".into());
+    }
+    Ok(call.written(|out| {
+        out.array(positions.len());
+        positions.iter().for_each(|i| out.bulk(call.get(2 + i)));
+    }))
+}
+
+/// How the replies of a transaction are written, one after the other.
+pub(super) fn write_exec(
+    forms: &[(&'static str, Form)],
+    answers: &[crate::request::Answer],
+    out: &mut Out<'_>,
+) {
+    let mut answers = answers.iter();
+    out.array(forms.len());
+    forms.iter().for_each(|(name, form)| form.write(name, &mut answers, out));
+}

@@ -1,0 +1,172 @@
+//! What is known of the clients and of what they ask, for whoever asks for that.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::os;
+use crate::protocol::surroundings::{ClientInfo, Description, Facts, Surroundings};
+use crate::request::{Answer, Reply};
+
+/// Counts and lists of one node, single-threaded.
+pub struct Board {
+    begun: Instant,
+    port: Cell<u16>,
+    clients_limit: usize,
+    clients: RefCell<BTreeMap<u64, Rc<Presence>>>,
+    connections: Cell<u64>,
+    requests: Cell<u64>,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+    remembered: RefCell<BTreeMap<&'static str, String>>,
+}
+
+/// One client, while it is connected.
+pub struct Presence {
+    id: u64,
+    address: SocketAddr,
+    local_address: SocketAddr,
+    since: Instant,
+    heard: Cell<Instant>,
+    command: Cell<&'static str>,
+    description: RefCell<Description>,
+}
+
+impl Presence {
+    /// It has sent something.
+    pub fn hear(&self) {
+        self.heard.set(Instant::now());
+    }
+
+    fn info(&self) -> ClientInfo {
+        ClientInfo {
+            id: self.id,
+            address: self.address.to_string(),
+            local_address: self.local_address.to_string(),
+            age_s: self.since.elapsed().as_secs(),
+            idle_s: self.heard.get().elapsed().as_secs(),
+            command: self.command.get(),
+            description: self.description.borrow().clone(),
+        }
+    }
+}
+
+impl Board {
+    /// With nobody connected.
+    pub fn new(clients_limit: usize) -> Self {
+        Self {
+            begun: Instant::now(),
+            port: Cell::new(0),
+            clients_limit,
+            clients: RefCell::default(),
+            connections: Cell::new(0),
+            requests: Cell::new(0),
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+            remembered: RefCell::default(),
+        }
+    }
+
+    /// Where clients reach the node.
+    pub fn set_port(&self, port: u16) {
+        self.port.set(port);
+    }
+
+    /// A client has connected.
+    pub fn enter(&self, id: u64, address: SocketAddr, local_address: SocketAddr) -> Rc<Presence> {
+        let now = Instant::now();
+        let presence = Rc::new(Presence {
+            id,
+            address,
+            local_address,
+            since: now,
+            heard: Cell::new(now),
+            command: Cell::new(""),
+            description: RefCell::default(),
+        });
+        self.clients.borrow_mut().insert(id, Rc::clone(&presence));
+        self.connections.set(self.connections.get() + 1);
+        presence
+    }
+
+    /// A client is gone.
+    pub fn leave(&self, id: u64) {
+        self.clients.borrow_mut().remove(&id);
+    }
+
+    /// A request was taken in.
+    pub fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    /// What was found, and what not.
+    pub fn count_reply(&self, reply: &Reply) {
+        let Reply::Answers(answers) = reply else { return };
+        for answer in answers {
+            match answer {
+                Answer::Item(Some(_)) => self.hits.set(self.hits.get() + 1),
+                Answer::Item(None) => self.misses.set(self.misses.get() + 1),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The board as one client's codec sees it.
+pub struct Desk {
+    /// Of the node.
+    pub board: Rc<Board>,
+    /// Of the client.
+    pub presence: Rc<Presence>,
+}
+
+impl Surroundings for Desk {
+    fn facts(&self) -> Facts {
+        let board = &self.board;
+        Facts {
+            process_id: std::process::id(),
+            port: board.port.get(),
+            uptime_s: board.begun.elapsed().as_secs(),
+            clients: board.clients.borrow().len() as u64,
+            clients_limit: board.clients_limit as u64,
+            connections: board.connections.get(),
+            requests: board.requests.get(),
+            hits: board.hits.get(),
+            misses: board.misses.get(),
+            resident_bytes: os::resident_bytes().unwrap_or(0),
+        }
+    }
+
+    fn clients(&self) -> Vec<ClientInfo> {
+        self.board.clients.borrow().values().map(|presence| presence.info()).collect()
+    }
+
+    fn own(&self) -> Option<ClientInfo> {
+        Some(self.presence.info())
+    }
+
+    fn describe(&self, description: Description) {
+        self.presence.description.replace(description);
+    }
+
+    fn note_command(&self, name: &'static str) {
+        self.presence.command.set(name);
+    }
+
+    fn remembered(&self, name: &str) -> Option<String> {
+        self.board.remembered.borrow().get(name).cloned()
+    }
+
+    fn remember(&self, name: &'static str, value: String) {
+        self.board.remembered.borrow_mut().insert(name, value);
+    }
+
+    fn reset_counts(&self) {
+        let board = &self.board;
+        for count in [&board.connections, &board.requests, &board.hits, &board.misses] {
+            count.set(0);
+        }
+    }
+}
