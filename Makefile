@@ -22,7 +22,7 @@ LAST      = $(shell expr $(NODES) - 1)
 ADDRESSES = $(shell for i in $$(seq 0 $(LAST)); do printf '%s:%s,' $(HOST) $$(($(PORT_BASE) + i)); done)
 
 .PHONY: help demo test build install run runfollower1 runfollower2 runset runget cluster \
-        clean clean-data check fix bench sim mutants
+        clean clean-data check fix bench sim mutants clients
 
 help: ## list what can be done
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "N", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ sim: ## SEEDS simulated clusters from a fresh seed; SEED=7 VERBOSE=1 tells one's
 
 mutants: ## break every rule on purpose, one at a time: each has to be noticed
 	$(CARGO) test --locked --profile sim --features mutants --test sim every_mutant -- --nocapture --test-threads=1
+
+clients: build ## other people's clients against a cluster, as far as they are here; ONLY='curl django' picks
+	@$(SETTINGS) ENVIRONMENTS='$(TARGET)/clients' bash tests/clients/run.sh $(ONLY)
 
 check: ## format, lints, documentation, tests: all that must pass; changes no file
 	$(CARGO) fmt --check

@@ -1,4 +1,5 @@
-//! The clients in other languages, each by its own self-test.
+//! Our own clients in other languages, each by its own self-test. Those that others
+//! wrote are in the folder of the same name, for `make clients`.
 //!
 //! A self-test compares every line of the golden bytes, fails over between fake
 //! nodes of its own, and then uses a real node. It runs where the language's
