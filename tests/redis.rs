@@ -9,6 +9,8 @@
 
 #[expect(dead_code, reason = "the tests of the whole use the rest")]
 mod cluster;
+#[path = "redis/scripts.rs"]
+mod scripts;
 #[path = "redis/stream.rs"]
 mod stream;
 #[path = "redis/wire.rs"]
@@ -175,4 +177,17 @@ fn the_same_commands_get_the_same_replies() {
     let seeds = first..first + commands / STREAM;
     let whole = seeds.clone().filter(|&seed| compare(seed, &ours, &redis.address)).count();
     assert!(whole * 4 >= seeds.count() * 3, "only {whole} streams came to their end");
+}
+
+#[test]
+fn scripts_that_are_known_do_what_they_say() {
+    scripts::assert_complete();
+    let Some(redis) = Redis::start() else {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no redis-server");
+        return;
+    };
+    let cluster = Cluster::of(3, &[]);
+    let leader = cluster.wait_leader();
+    let follower = (0..3).find(|&i| i != leader).unwrap();
+    scripts::compare(&cluster.nodes[follower].address, &redis.address);
 }

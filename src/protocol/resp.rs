@@ -22,6 +22,7 @@
 //! | INCRBYFLOAT | exact in decimal, within ±10^20 |
 //! | KEYS, RANDOMKEY | go step by step: what comes or goes meanwhile may be met or not |
 //! | SCAN | a key that stays is met exactly once |
+//! | EVAL, EVALSHA | there is no Lua: the [scripts] of locks and limiters are known |
 //! | LCS | of values whose lengths multiply to at most 256 Ki |
 //! | MULTI | what is about the node and not about keys is not queued: INFO, CONFIG, TIME, ROLE, HELLO, CLIENT REPLY |
 //! | APPEND, SETRANGE, RENAME, COPY | one transaction alters or copies at most 64 MiB of values |
@@ -50,6 +51,7 @@
 //! | [table] | every command: name, arity, keys, who does it |
 //! | [`call`] | one command on its way, and what is to be done about it |
 //! | [`strings`], [`keys`], [`session`], [`server`], [`info`] | the commands |
+//! | [`scripts`] | EVAL and its like |
 //! | [`form`], [`lcs`] | answers of the state machine as replies |
 
 mod call;
@@ -58,6 +60,7 @@ mod info;
 mod keys;
 mod lcs;
 mod parse;
+mod scripts;
 mod server;
 mod session;
 mod strings;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::lcs::Lcs;
+use super::scripts::Outcome;
 use super::write::Out;
 use crate::request::{Answer, ErrorKind, Failure, Item, Reply, Ttl};
 
@@ -67,6 +68,8 @@ pub(super) enum Form {
     AnyKey(u64),
     /// What two values have in common.
     Lcs(Lcs),
+    /// What a script has come to.
+    Script(Outcome),
 }
 
 impl Form {
@@ -98,6 +101,7 @@ impl Form {
                     _ => old,
                 }
             }
+            Self::Script(outcome) => return outcome.write(next, out),
             Self::Lcs(lcs) => {
                 let (a, b) = (value(next()), value(next()));
                 return lcs.write(a, b, out);
@@ -159,7 +163,7 @@ impl Form {
 /// What the state machine counts for a key besides its bytes.
 const ITEM_BYTES: i64 = 72;
 
-fn item(answer: &Answer) -> Option<&Item> {
+pub(super) fn item(answer: &Answer) -> Option<&Item> {
     match answer {
         Answer::Item(item) => item.as_ref(),
         _ => None,
@@ -170,7 +174,7 @@ fn value(answer: &Answer) -> &[u8] {
     item(answer).map_or(&[], |item| &item.value)
 }
 
-fn integer(answer: &Answer) -> i64 {
+pub(super) fn integer(answer: &Answer) -> i64 {
     match answer {
         Answer::Integer(number) => *number,
         _ => 0,
@@ -185,7 +189,7 @@ fn length_of(length: usize) -> i64 {
     i64::try_from(length).expect("values are in memory")
 }
 
-fn write_item(item: Option<&Item>, out: &mut Out<'_>) {
+pub(super) fn write_item(item: Option<&Item>, out: &mut Out<'_>) {
     match item {
         Some(item) => out.bulk(&item.value),
         None => out.null(),
@@ -201,7 +205,7 @@ fn write_present(answer: &Answer, out: &mut Out<'_>, write: impl Fn(&[u8], &mut 
 
 /// -2 for an absent key, -1 for one that stays, else time in `unit_ms`, rounded as
 /// Redis does.
-fn time(answer: &Answer, unit_ms: u64) -> i64 {
+pub(super) fn time(answer: &Answer, unit_ms: u64) -> i64 {
     match answer {
         Answer::Ttl(Ttl::Ms(ms)) => {
             i64::try_from((ms + unit_ms / 2) / unit_ms).expect("deadlines are within an i64")
@@ -267,14 +271,17 @@ fn write_any_key(answer: &Answer, random: u64, out: &mut Out<'_>) {
 }
 
 fn write_failure(command: &str, failure: Failure, out: &mut Out<'_>) {
+    out.error(&failure_text(command, failure));
+}
+
+/// Why a command had no effect, as Redis says it.
+pub(super) fn failure_text(command: &str, failure: Failure) -> String {
     match failure {
-        Failure::InvalidExpiry => {
-            out.error(&format!("ERR invalid expire time in '{command}' command"));
-        }
+        Failure::InvalidExpiry => format!("ERR invalid expire time in '{command}' command"),
         Failure::TooLong => {
-            out.error("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+            "ERR string exceeds maximum allowed size (proto-max-bulk-len)".to_owned()
         }
-        failure => out.error(&format!("ERR {failure}")),
+        failure => format!("ERR {failure}"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands about the node, the table of commands, and EXEC.
 
 use super::call::{Call, Later, Plan, Planned, Refused, SYNTAX};
+use super::scripts;
 use super::table::{self, COMMANDS, Spec};
 use super::write::Out;
 use super::{REDIS_VERSION, form::Form};
@@ -161,8 +162,12 @@ pub(super) fn command_getkeys(call: &mut Call<'_>) -> Planned {
     if !spec.fits(words) {
         return Err("ERR Invalid number of arguments specified for command".into());
     }
-    let positions = spec.key_positions(words);
-    if positions.is_empty() {
+    let positions = if spec.counts_keys() {
+        scripts::key_positions(call.get(4), words)
+    } else {
+        spec.key_positions(words)
+    };
+    if positions.is_empty() && !spec.counts_keys() {
         return Err("ERR The command has no key arguments".into());
     }
     Ok(call.written(|out| {

@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::call::{Call, Later, Plan, Planned, Refused, SYNTAX};
 use super::form::Form;
+use super::scripts::Remembered;
 use super::write::Out;
 use super::{REDIS_VERSION, table};
 use crate::encoding::parse_i64;
@@ -67,6 +68,8 @@ pub(super) struct Session {
     pub(super) transaction: Option<Transaction>,
     /// What EXEC depends on.
     pub(super) watched: Vec<Guard>,
+    /// What EVALSHA finds, besides what is known anyway.
+    pub(super) scripts: Remembered,
     /// QUIT was said.
     pub(super) is_over: bool,
     /// Of the client's library, as it says.
@@ -90,6 +93,7 @@ impl Session {
             replies: Replies::On,
             transaction: None,
             watched: Vec::new(),
+            scripts: Remembered::default(),
             is_over: false,
             library: Default::default(),
             rng: SmallRng::seed_from_u64(seed),

@@ -51,7 +51,7 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    fn of(word: &[u8]) -> Option<Self> {
+    pub(super) fn of(word: &[u8]) -> Option<Self> {
         let unit = |ms, absolute| Some(Self { ms, absolute });
         match &word.to_ascii_uppercase()[..] {
             b"EX" => unit(1000, false),

@@ -3,7 +3,7 @@
 
 use super::call::{Call, Planned, Refused};
 use super::parse::Words;
-use super::{info, keys, server, session, strings};
+use super::{info, keys, scripts, server, session, strings};
 use crate::request::{Batch, Command, Consistency, Request};
 
 /// A command, or one word of a command of two.
@@ -28,6 +28,12 @@ const REMOVE: &[&str] = &["write", "fast"];
 const READ: &[&str] = &["readonly", "fast"];
 const SLOW_READ: &[&str] = &["readonly"];
 const LOCAL: &[&str] = &["loading", "stale", "fast"];
+/// Their keys are counted by a word of their own.
+const SCRIPT: &[&str] = &["noscript", "stale", "skip_monitor", "no_mandatory_keys", "movablekeys"];
+const READ_SCRIPT: &[&str] =
+    &["readonly", "noscript", "stale", "skip_monitor", "no_mandatory_keys", "movablekeys"];
+const ABOUT_SCRIPTS: &[&str] = &["noscript"];
+const LOAD_SCRIPT: &[&str] = &["noscript", "stale"];
 const NO_MULTI: &[&str] = &["loading", "stale", "fast", "no_multi"];
 const AT_ONCE: &[&str] = &["loading", "stale", "fast", "skip_queue"];
 
@@ -131,6 +137,15 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "unwatch" 1 LOCAL NONE session::unwatch, "Makes EXEC depend on no key.";
     "watch" -2 AT_ONCE ALL session::watch, "Makes EXEC depend on keys not being changed.";
 
+    group "scripting"
+    "eval" -3 SCRIPT NONE scripts::eval, "Runs a script that is known, by its text.";
+    "eval_ro" -3 READ_SCRIPT NONE scripts::eval_ro, "Runs a script that only reads, by its text.";
+    "evalsha" -3 SCRIPT NONE scripts::evalsha, "Runs a script that is known, by its digest.";
+    "evalsha_ro" -3 READ_SCRIPT NONE scripts::evalsha_ro, "Runs a script that only reads, by its digest.";
+    "script|exists" -3 ABOUT_SCRIPTS NONE scripts::exists, "Says which digests are known.";
+    "script|flush" -2 ABOUT_SCRIPTS NONE scripts::flush, "Forgets the texts that were loaded.";
+    "script|load" 3 LOAD_SCRIPT NONE scripts::load, "Makes a text's digest known to the connection.";
+
     group "server"
     "command" -1 LOCAL NONE server::command, "Describes the commands.";
     "command|count" 2 LOCAL NONE server::command_count, "Counts the commands.";
@@ -154,7 +169,7 @@ pub(super) static COMMANDS: &[Spec] = table! {
 };
 
 /// Commands of two words.
-const CONTAINERS: [&str; 5] = ["client", "command", "config", "memory", "object"];
+const CONTAINERS: [&str; 6] = ["client", "command", "config", "memory", "object", "script"];
 
 /// What a command is, in whatever case; `None` if there is none of that name.
 pub(super) fn find(name: &[u8]) -> Option<&'static Spec> {
@@ -212,6 +227,11 @@ impl Spec {
 
     pub(super) fn may_be_queued(&self) -> bool {
         self.flags != NO_MULTI
+    }
+
+    /// Whether a word of it says how many keys there are.
+    pub(super) fn counts_keys(&self) -> bool {
+        self.flags.contains(&"movablekeys")
     }
 
     /// Which words of a command are keys.
