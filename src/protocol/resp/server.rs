@@ -131,7 +131,7 @@ pub(super) fn command_info(call: &mut Call<'_>) -> Planned {
         for spec in &specs {
             match spec {
                 Some(spec) => write_info(spec, out),
-                None => out.null_array(),
+                None => out.null(),
             }
         }
     }))
