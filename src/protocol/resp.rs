@@ -9,7 +9,7 @@
 //! A connection that began with `*` is RESP for good; it also takes inline commands
 //! and empty lines. It starts with version 2 of the protocol, HELLO 3 changes that.
 //! Commands, options and the texts of errors are those of Redis 7.2, so far as we
-//! have them: the [table] is what there is.
+//! have them: the `table` is what there is.
 //!
 //! # What is different
 //!
@@ -22,7 +22,7 @@
 //! | INCRBYFLOAT | exact in decimal, within ±10^20 |
 //! | KEYS, RANDOMKEY | go step by step: what comes or goes meanwhile may be met or not |
 //! | SCAN | a key that stays is met exactly once |
-//! | EVAL, EVALSHA | there is no Lua: the [scripts] of locks and limiters are known |
+//! | EVAL, EVALSHA | there is no Lua: the `scripts` of locks and limiters are known |
 //! | LCS | of values whose lengths multiply to at most 256 Ki |
 //! | MULTI | what is about the node and not about keys is not queued: INFO, CONFIG, TIME, ROLE, HELLO, CLIENT REPLY |
 //! | APPEND, SETRANGE, RENAME, COPY | one transaction alters or copies at most 64 MiB of values |
@@ -47,12 +47,12 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`parse`], [`write`](mod@write) | bytes to words; replies to bytes |
-//! | [table] | every command: name, arity, keys, who does it |
-//! | [`call`] | one command on its way, and what is to be done about it |
-//! | [`strings`], [`keys`], [`session`], [`server`], [`info`] | the commands |
-//! | [`scripts`] | EVAL and its like |
-//! | [`form`], [`lcs`] | answers of the state machine as replies |
+//! | `parse`, `write` | bytes to words; replies to bytes |
+//! | `table` | every command: name, arity, keys, who does it |
+//! | `call` | one command on its way, and what is to be done about it |
+//! | `strings`, `keys`, `session`, `server`, `info` | the commands |
+//! | `scripts` | EVAL and its like |
+//! | `form`, `lcs` | answers of the state machine as replies |
 
 mod call;
 mod form;
