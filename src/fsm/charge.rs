@@ -5,7 +5,7 @@
 //! on its way is, and no value is longer than [`GROWN_VALUE_BYTES`]. [A batch that
 //! sets a large value and copies it ten thousand times says nothing of its size.]
 
-use super::command::{DECIMAL_BYTES, INTEGER_BYTES, parts};
+use super::command::{DECIMAL_BYTES, INTEGER_BYTES};
 use super::limits::GROWN_VALUE_BYTES;
 use super::store::Store;
 use crate::request::{Batch, Command, Key};
@@ -23,31 +23,26 @@ impl Charge {
     /// The estimate, while writes of so many bytes are on their way.
     pub fn of(batch: &Batch, store: &Store, on_its_way_bytes: u64) -> Self {
         let (mut charge, mut written_bytes) = (Self::default(), on_its_way_bytes);
-        for command in batch.commands.iter().flat_map(parts) {
+        for command in batch.commands.iter().flat_map(Command::steps) {
             let size_of = |key: &Key| {
                 let now = store.find(key).map_or(0, |item| item.value().len() as u64);
                 now.saturating_add(written_bytes).min(GROWN_VALUE_BYTES as u64)
             };
-            let mut moved_bytes = 0;
-            match command {
-                Command::Copy { from, .. } => {
-                    charge.copied_bytes += size_of(from);
-                    charge.altered_bytes += size_of(from);
-                    moved_bytes = size_of(from);
-                }
-                Command::Rename { from, .. } => {
-                    charge.altered_bytes += size_of(from);
-                    moved_bytes = size_of(from);
-                }
-                Command::Append { key, .. } | Command::SetRange { key, .. } => {
-                    charge.altered_bytes += size_of(key);
-                }
-                _ => {}
+            let altered_bytes = match command {
+                Command::Copy { from: key, .. }
+                | Command::Rename { from: key, .. }
+                | Command::Append { key, .. }
+                | Command::SetRange { key, .. } => size_of(key),
+                _ => 0,
+            };
+            charge.altered_bytes += altered_bytes;
+            if matches!(command, Command::Copy { .. }) {
+                charge.copied_bytes += altered_bytes;
             }
             command.each_value(&mut |value| written_bytes += value.len() as u64);
-            // What it is a copy of may be copied again under its new name.
-            written_bytes = written_bytes.saturating_add(moved_bytes);
             written_bytes += match command {
+                // Under its new name it may be copied again.
+                Command::Copy { .. } | Command::Rename { .. } => altered_bytes,
                 Command::SetRange { offset, .. } => u64::from(*offset),
                 Command::Increment { .. } => INTEGER_BYTES,
                 Command::IncrementFloat { .. } => DECIMAL_BYTES,

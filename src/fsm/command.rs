@@ -77,15 +77,7 @@ impl Action {
 /// already. 0 for what must pass when memory is full: reads, deletes, and
 /// deadlines, which make room in the end.
 pub fn growth_bytes(batch: &Batch) -> u64 {
-    batch.commands.iter().flat_map(parts).map(growth_of).sum()
-}
-
-/// A command, or what a `When` may run.
-pub(super) fn parts(command: &Command) -> &[Command] {
-    match command {
-        Command::When { then, .. } => then,
-        command => std::slice::from_ref(command),
-    }
+    batch.commands.iter().flat_map(Command::steps).map(growth_of).sum()
 }
 
 fn growth_of(command: &Command) -> u64 {

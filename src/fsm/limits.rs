@@ -1,6 +1,5 @@
 //! What is bounded, and by how much.
 
-use super::command::parts;
 use crate::request::{Batch, Command, DATABASES, Key};
 
 /// The longest value that `Append` and `SetRange` make. Part of the log's format:
@@ -108,7 +107,7 @@ impl Limits {
             Command::Scan { count, .. } => (*count).min(SCANNED_KEYS) as usize,
             _ => 0,
         };
-        let scanned = batch.commands.iter().flat_map(parts).map(scanned).sum();
+        let scanned = batch.commands.iter().flat_map(Command::steps).map(scanned).sum();
         within("keys to scan in a batch", scanned, BATCH_SCANNED_KEYS)
     }
 
@@ -120,7 +119,7 @@ impl Limits {
 
     fn check_command(&self, command: &Command) -> Result<usize, String> {
         let (mut bytes, mut result) = (0, Ok(()));
-        for database in parts(command).iter().filter_map(Command::database) {
+        for database in command.steps().iter().filter_map(Command::database) {
             check_db(database)?;
         }
         command.each_key(&mut |key| match self.check_key(key) {
@@ -133,7 +132,7 @@ impl Limits {
                 result = within("bytes of value", value.len(), self.value_bytes);
             }
         });
-        for command in parts(command) {
+        for command in command.steps() {
             if let Command::Scan { pattern: Some(pattern), .. } = command {
                 within("bytes of pattern", pattern.len(), PATTERN_BYTES)?;
             }

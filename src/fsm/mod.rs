@@ -71,7 +71,7 @@ use sessions::{Sessions, Verdict};
 use store::Store;
 
 use crate::mutants::{self, Mutant};
-use crate::request::{Batch, ErrorKind, Key, Reply, SessionStamp};
+use crate::request::{Batch, Command, ErrorKind, Key, Reply, SessionStamp};
 
 /// How many keys past their deadline one entry removes at most, and as many
 /// idle sessions. Part of the log's format: another number is another state.
@@ -163,7 +163,7 @@ impl Fsm {
         };
         batch.guards.iter().for_each(|guard| see(&guard.key));
         batch.commands.iter().for_each(|command| command.each_key(&mut see));
-        let mut parts = batch.commands.iter().flat_map(command::parts);
+        let mut parts = batch.commands.iter().flat_map(Command::steps);
         found || parts.any(|part| part.database().is_some_and(is_any_in_reach))
     }
 

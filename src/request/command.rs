@@ -300,6 +300,14 @@ impl Command {
         }
     }
 
+    /// Itself, or what a `When` may run.
+    pub fn steps(&self) -> &[Self] {
+        match self {
+            Self::When { then, .. } => then,
+            command => std::slice::from_ref(command),
+        }
+    }
+
     /// How many commands and tests it is.
     pub fn parts(&self) -> usize {
         match self {

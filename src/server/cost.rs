@@ -15,11 +15,7 @@ pub fn values_of(request: &Request) -> usize {
     match request {
         Request::Run { batch, .. } => {
             let is_get = |command: &&Command| matches!(command, Command::Get(_));
-            let values = |command: &Command| match command {
-                Command::When { then, .. } => then.iter().filter(is_get).count(),
-                command => usize::from(is_get(&command)),
-            };
-            batch.commands.iter().map(values).sum()
+            batch.commands.iter().flat_map(Command::steps).filter(is_get).count()
         }
         _ => 0,
     }
