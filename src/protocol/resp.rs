@@ -86,6 +86,9 @@ use write::Out;
 /// The version of Redis whose behaviour this is.
 pub const REDIS_VERSION: &str = "7.2.4";
 
+/// What is told in place of a reply over the limit: what had an effect has had it.
+const TOO_LARGE: &str = "UNKNOWN done, but the reply is too large to send";
+
 /// How a reply that is to come has to be written.
 #[derive(Debug)]
 struct Awaited {
@@ -115,7 +118,7 @@ impl RespCodec {
     /// A codec that accepts what is within `limits`, for the connection with this
     /// number. What it chooses at random depends on `seed`.
     pub fn new(limits: Limits, id: u64, seed: u64, surroundings: Box<dyn Surroundings>) -> Self {
-        let session = Session::new(id, seed, surroundings, limits.value_bytes);
+        let session = Session::new(id, seed, surroundings);
         session.describe();
         Self { limits, parser: Parser::default(), session, awaited: VecDeque::new(), waits: false }
     }
@@ -306,7 +309,7 @@ impl RespCodec {
     ) -> Option<(Request, Awaited)> {
         let Awaited { name, what, resp3, is_heard } = awaited;
         if reply.size_bytes() > self.limits.reply_bytes {
-            out.error("UNKNOWN done, but the reply is too large to send");
+            out.error(TOO_LARGE);
             return None;
         }
         match (what, reply) {
@@ -378,7 +381,7 @@ impl Codec for RespCodec {
         self.waits &= !self.awaited.is_empty();
         if output.len() - start > self.limits.reply_bytes {
             output.truncate(start);
-            Out { bytes: output, resp3 }.error("UNKNOWN done, but the reply is too large to send");
+            Out { bytes: output, resp3 }.error(TOO_LARGE);
         }
         if !is_heard {
             output.truncate(start);

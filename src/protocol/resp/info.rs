@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use super::REDIS_VERSION;
 use super::call::{Call, Later, Plan, Planned, Refused};
-use super::session::Session;
 use super::write::Out;
 use crate::protocol::surroundings::{ClientInfo, Facts};
 use crate::request::{Answer, Command, DATABASES, Request, RoleName, Status, glob};
@@ -270,8 +269,9 @@ const TUNING: [(&str, &str); 12] = [
 ];
 
 /// What is set, under Redis' names.
-fn settings(session: &Session) -> Vec<(&'static str, String)> {
-    let facts = session.surroundings.facts();
+fn settings(call: &Call<'_>) -> Vec<(&'static str, String)> {
+    let surroundings = &call.session.surroundings;
+    let facts = surroundings.facts();
     let fixed = [
         ("appendfsync", "always".to_owned()),
         ("appendonly", "yes".to_owned()),
@@ -279,7 +279,7 @@ fn settings(session: &Session) -> Vec<(&'static str, String)> {
         ("maxclients", facts.clients_limit.to_string()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("port", facts.port.to_string()),
-        ("proto-max-bulk-len", session.value_bytes.to_string()),
+        ("proto-max-bulk-len", call.limits.value_bytes.to_string()),
         ("replica-read-only", "no".to_owned()),
         ("requirepass", String::new()),
         ("save", String::new()),
@@ -287,7 +287,7 @@ fn settings(session: &Session) -> Vec<(&'static str, String)> {
         ("timeout", "0".to_owned()),
     ];
     let tuning = TUNING.map(|(name, usual)| {
-        (name, session.surroundings.remembered(name).unwrap_or_else(|| usual.to_owned()))
+        (name, surroundings.remembered(name).unwrap_or_else(|| usual.to_owned()))
     });
     fixed.into_iter().chain(tuning).collect()
 }
@@ -299,7 +299,7 @@ pub(super) fn config_get(call: &mut Call<'_>) -> Planned {
     let patterns: Vec<Vec<u8>> =
         (2..call.count()).map(|i| call.get(i).to_ascii_lowercase()).collect();
     let is_wanted = |name: &str| patterns.iter().any(|p| glob::matches(p, name.as_bytes()));
-    let mut found = settings(call.session);
+    let mut found = settings(call);
     found.retain(|(name, _)| is_wanted(name));
     if !is_wanted("maxmemory") {
         return Ok(call.written(|out| write_settings(&found, None, out)));
@@ -328,7 +328,7 @@ pub(super) fn config_set(call: &mut Call<'_>) -> Planned {
     if call.count() > SETTINGS_NAMED {
         return Err(super::call::SYNTAX);
     }
-    let (mut pairs, settings) = (Vec::new(), settings(call.session));
+    let (mut pairs, settings) = (Vec::new(), settings(call));
     for i in (2..call.count()).step_by(2) {
         let is_it = |(name, _): &&(&'static str, _)| call.is(i, name);
         if let Some((name, _)) = TUNING.iter().find(is_it) {

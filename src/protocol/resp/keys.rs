@@ -2,12 +2,10 @@
 
 use bytes::Bytes;
 
-use super::call::{
-    Call, Later, NO_SUCH_DB, NOT_AN_INTEGER, Plan, Planned, Refused, SAME_OBJECT, SYNTAX, run,
-};
+use super::call::{Call, Later, Plan, Planned, Refused, SAME_OBJECT, SYNTAX, run};
 use super::form::Form;
-use crate::encoding::parse_i64;
-use crate::request::{Batch, Command, Consistency, Expiry, Key, Only, Request};
+use super::table::read;
+use crate::request::{Command, Consistency, Expiry, Key, Only, Request};
 
 /// About how many keys one step of KEYS looks at.
 const KEYS_STEP: u32 = 4096;
@@ -157,9 +155,7 @@ pub(super) fn copy(call: &mut Call<'_>) -> Planned {
 
 pub(super) fn move_to(call: &mut Call<'_>) -> Planned {
     let from = call.key(1);
-    let db = parse_i64(call.get(2)).ok_or(NOT_AN_INTEGER)?;
-    let db = u8::try_from(db).ok().filter(|db| *db < crate::request::DATABASES);
-    let to = Key { db: db.ok_or(NO_SUCH_DB)?, name: from.name.clone() };
+    let to = Key { db: call.db(2)?, name: from.name.clone() };
     if from == to {
         return Err(SAME_OBJECT);
     }
@@ -227,7 +223,7 @@ pub(super) fn keys(call: &mut Call<'_>) -> Planned {
 /// fresher.
 pub(super) fn keys_step(db: u8, cursor: u64, pattern: Bytes, consistency: Consistency) -> Request {
     let scan = Command::Scan { db, cursor, count: KEYS_STEP, pattern: Some(pattern) };
-    Request::Run { batch: Batch::of(scan), consistency, session: None }
+    read(vec![scan], consistency)
 }
 
 pub(super) fn randomkey(call: &mut Call<'_>) -> Planned {
@@ -243,7 +239,7 @@ pub(super) fn randomkey(call: &mut Call<'_>) -> Planned {
 
 pub(super) fn random_step(db: u8, cursor: u64, consistency: Consistency) -> Request {
     let scan = Command::Scan { db, cursor, count: CHOICE, pattern: None };
-    Request::Run { batch: Batch::of(scan), consistency, session: None }
+    read(vec![scan], consistency)
 }
 
 pub(super) fn object_encoding(call: &mut Call<'_>) -> Planned {

@@ -59,8 +59,6 @@ pub(super) struct Session {
     pub(super) id: u64,
     /// The node around it.
     pub(super) surroundings: Box<dyn Surroundings>,
-    /// The longest value.
-    pub(super) value_bytes: usize,
     /// Version 3 of the protocol was agreed on.
     pub(super) resp3: bool,
     pub(super) chosen: Chosen,
@@ -78,16 +76,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        id: u64,
-        seed: u64,
-        surroundings: Box<dyn Surroundings>,
-        value_bytes: usize,
-    ) -> Self {
+    pub(super) fn new(id: u64, seed: u64, surroundings: Box<dyn Surroundings>) -> Self {
         Self {
             id,
             surroundings,
-            value_bytes,
             resp3: false,
             chosen: Chosen::default(),
             replies: Replies::On,
