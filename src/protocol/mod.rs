@@ -317,6 +317,16 @@ fn recognise_request_line(bytes: &[u8]) -> Recognition {
     }
 }
 
+/// `bytes` in pieces of these sizes, over and over, as a socket may deliver them.
+#[cfg(test)]
+fn pieces<'a>(mut bytes: &'a [u8], sizes: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+    let sizes = sizes.iter().cycle();
+    sizes.map_while(move |&size| {
+        let piece = bytes.split_off(..size.min(bytes.len()))?;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::decode::sensible;
 use super::encode::opcode_of_batch;
 use super::*;
+use crate::protocol::pieces;
 use crate::request::{
     Answer, Batch, Consistency, ErrorKind, Failure, Guard, Item, MemberInfo, RoleName,
     SessionStamp, Status, Ttl,
@@ -345,12 +346,8 @@ fn deliver(bytes: &[u8], sizes: &[usize]) -> Vec<Incoming> {
     let mut codec: Box<dyn Codec> = Box::new(BinaryCodec::default());
     let mut input = BytesMut::new();
     let mut taken = Vec::new();
-    let mut rest = bytes;
-    let mut sizes = sizes.iter().cycle();
-    while !rest.is_empty() {
-        let (piece, behind) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+    for piece in pieces(bytes, sizes) {
         input.put_slice(piece);
-        rest = behind;
         while let Some(incoming) = codec.decode(&mut input).unwrap() {
             taken.push(incoming);
         }

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::pieces;
 use crate::request::{
     Answer, Batch, Command, Condition, Consistency, ErrorKind, Expiry, Failure, Guard, Item, Key,
     MemberInfo, Request, RoleName, Status,
@@ -980,14 +981,10 @@ fn deliver_within(limits: Limits, bytes: &[u8], sizes: &[usize]) -> Taken {
     let mut codec = HttpCodec::new(limits);
     let mut input = BytesMut::new();
     let mut taken = Vec::new();
-    let mut rest = bytes;
-    let mut sizes = sizes.iter().cycle();
     let most =
         HEAD_BYTES + limits.request_bytes.max(limits.value_bytes).max(SMALL_BODY_BYTES) + 4096;
-    while !rest.is_empty() {
-        let (piece, behind) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+    for piece in pieces(bytes, sizes) {
         input.put_slice(piece);
-        rest = behind;
         while let Some(incoming) = codec.decode(&mut input).expect("it has answers for everything")
         {
             taken.push(incoming);

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::pieces;
 use crate::protocol::surroundings::Nowhere;
 use crate::request::{Command, Condition, Consistency, ErrorKind, Expiry, Item, Key, Test, Ttl};
 
@@ -552,7 +553,7 @@ fn any_stream() -> impl Strategy<Value = Vec<u8>> {
 fn deliver(bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, Option<ProtocolError>) {
     let (mut codec, mut input, mut output) = (codec(), BytesMut::new(), BytesMut::new());
     let refused = Reply::Error(ErrorKind::Busy, String::new());
-    let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
+    let mut pieces = pieces(bytes, sizes);
     loop {
         match codec.decode(&mut input) {
             Ok(Some(Incoming::Ask(_))) => {
@@ -561,12 +562,11 @@ fn deliver(bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, Option<ProtocolError>) {
             Ok(Some(Incoming::Written(bytes))) => output.extend_from_slice(&bytes),
             Ok(Some(Incoming::Unheard)) => {}
             Ok(Some(Incoming::Answered(_))) => unreachable!("it is written"),
-            Ok(None) if rest.is_empty() || codec.ends() => return (output.to_vec(), None),
-            Ok(None) => {
-                let (piece, more) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
-                input.extend_from_slice(piece);
-                rest = more;
-            }
+            Ok(None) if codec.ends() => return (output.to_vec(), None),
+            Ok(None) => match pieces.next() {
+                Some(piece) => input.extend_from_slice(piece),
+                None => return (output.to_vec(), None),
+            },
             Err(error) => return (output.to_vec(), Some(error)),
         }
     }

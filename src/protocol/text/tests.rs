@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::pieces;
 use crate::request::{Failure, Item};
 
 fn one(answer: Answer) -> Reply {
@@ -221,12 +222,8 @@ fn deliver(bytes: &[u8], sizes: &[usize]) -> Taken {
     let mut codec = TextCodec::default();
     let mut input = BytesMut::new();
     let mut taken = Vec::new();
-    let mut rest = bytes;
-    let mut sizes = sizes.iter().cycle();
-    while !rest.is_empty() {
-        let (piece, behind) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+    for piece in pieces(bytes, sizes) {
         input.put_slice(piece);
-        rest = behind;
         loop {
             match codec.decode(&mut input) {
                 Ok(Some(incoming)) => taken.push(incoming),
