@@ -73,6 +73,9 @@ use store::Store;
 use crate::mutants::{self, Mutant};
 use crate::request::{Batch, Command, ErrorKind, Key, Reply, SessionStamp};
 
+/// To run a command takes about as long as to copy so many bytes.
+const COMMAND_BYTES: usize = 256;
+
 /// How many keys past their deadline one entry removes at most, and as many
 /// idle sessions. Part of the log's format: another number is another state.
 pub const DUE_PER_ENTRY: usize = 64;
@@ -85,13 +88,14 @@ pub struct Fsm {
     log_time_ms: u64,
     store: Store,
     sessions: Sessions,
+    last_work_bytes: usize,
 }
 
 impl Fsm {
     /// The state before the first entry.
     pub fn new(limits: Limits) -> Self {
         let (store, sessions) = Default::default();
-        Self { limits, applied: 0, log_time_ms: 0, store, sessions }
+        Self { limits, applied: 0, log_time_ms: 0, store, sessions, last_work_bytes: 0 }
     }
 
     /// Applies a command entry. Panics if `index` does not follow the last one.
@@ -116,12 +120,22 @@ impl Fsm {
     pub fn apply_other(&mut self, index: u64) {
         assert_eq!(index, self.applied + 1, "entries are applied one after the other");
         self.applied = index;
+        self.last_work_bytes = 0;
     }
 
     fn run(&mut self, batch: &Batch) -> Reply {
         let (now_ms, index) = (self.log_time_ms, self.applied);
         let budget_bytes = limits::ENTRY_WORK_BYTES;
-        Execution { store: &mut self.store, now_ms, index, budget_bytes }.run(batch)
+        let mut execution = Execution { store: &mut self.store, now_ms, index, budget_bytes };
+        let reply = execution.run(batch);
+        self.last_work_bytes = budget_bytes - execution.budget_bytes + batch.work() * COMMAND_BYTES;
+        reply
+    }
+
+    /// What the last entry took, as many bytes copied take as long: the values that
+    /// its commands copied and altered, and something for each command.
+    pub fn last_work_bytes(&self) -> usize {
+        self.last_work_bytes
     }
 
     fn run_once(&mut self, batch: &Batch, stamp: SessionStamp) -> Reply {

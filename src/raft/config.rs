@@ -44,8 +44,6 @@ pub struct Config {
     /// How much of what is applied and durable stays in memory for followers
     /// that lag a little.
     pub log_tail_bytes: usize,
-    /// How much is handed out for applying per turn, one larger entry excepted.
-    pub apply_bytes: usize,
     /// How much the leader's own disk may lag behind its log before it takes in
     /// no more and looks for a successor.
     pub disk_lag_bytes: usize,
@@ -66,7 +64,6 @@ impl Config {
             append_bytes: MIB,
             inflight_bytes: 4 * MIB,
             log_tail_bytes: 16 * MIB,
-            apply_bytes: MIB / 4,
             disk_lag_bytes: 64 * MIB,
         }
     }

@@ -11,7 +11,7 @@ use super::entry::{Entry, EntryId, HardState, Index, NodeId, Payload, SnapshotMe
 use super::lease::Promise;
 use super::log::Log;
 use super::membership::{Configurations, Membership};
-use super::message::{Envelope, Message, VoteResponse};
+use super::message::{Envelope, Message, ReadId, VoteResponse};
 use super::reads::Reads;
 use super::ready::{Fault, Ready};
 use super::time::Time;
@@ -322,25 +322,35 @@ impl Core {
         Some(Write { seq, hard_state: self.hard_state, base, entries })
     }
 
-    fn hand_out_committed(&mut self) -> Vec<Entry> {
-        let mut bytes = 0;
-        let mut entries = Vec::new();
-        for entry in self.log.iter_from(self.applied.index.next()) {
-            bytes += entry.size();
-            let fits = bytes <= self.config.apply_bytes || entries.is_empty();
-            if entry.id.index > self.commit() || !fits {
-                break;
-            }
-            entries.push(entry.clone());
+    /// Whether the state machine takes entries now. What is restored has to be
+    /// there before anything follows it.
+    fn may_apply(&self) -> bool {
+        !self.suspended && self.restore.is_none()
+    }
+
+    /// The entry to be applied next, which counts as applied from now on.
+    pub fn next_committed(&mut self) -> Option<Entry> {
+        if !self.has_committed() {
+            return None;
         }
-        if let Some(last) = entries.last() {
-            self.applied = last.id;
-            for entry in &entries {
-                self.note_own_membership(&entry.payload);
-            }
-            self.configurations.applied(self.applied.index);
+        let entry = self.log.iter_from(self.applied.index.next()).next()?.clone();
+        self.applied = entry.id;
+        if matches!(entry.payload, Payload::Membership(_)) {
+            self.note_own_membership(&entry.payload);
+            self.configurations.applied(entry.id.index);
         }
-        entries
+        self.trim();
+        Some(entry)
+    }
+
+    /// Whether there is one.
+    pub fn has_committed(&self) -> bool {
+        self.may_apply() && self.applied.index < self.commit()
+    }
+
+    /// The last read that may be served, with those before it.
+    pub fn released_reads(&mut self) -> Option<ReadId> {
+        if self.may_apply() { self.reads.release(self.applied.index) } else { None }
     }
 
     fn note_own_membership(&mut self, committed: &Payload) {
@@ -382,14 +392,13 @@ impl Core {
         self.reads.close();
         self.tell_durable_vote();
         ready.restore = self.restore.take();
-        // What is restored has to be there before anything follows it.
-        if !self.suspended && ready.restore.is_none() {
-            ready.committed = self.hand_out_committed();
-            ready.reads = self.reads.release(self.applied.index);
-            ready.more = self.applied.index < self.commit();
-        }
         ready.write = self.issue_write(now);
         ready.messages = std::mem::take(&mut self.outbox);
+        self.trim();
+    }
+
+    /// Lets go of what is applied and durable, but for a tail.
+    fn trim(&mut self) {
         let spare = self.applied.index.min(self.durability.durable());
         self.log.trim(spare, self.config.log_tail_bytes);
     }

@@ -24,9 +24,11 @@
 //!   take everything that has arrived        messages, proposals, completions
 //!   then read the clock                     once, and only then
 //!   feed each input, with that time
-//!   ready(time)  ->  restore, committed     apply, then serve the reads
-//!                    messages               send at once, in any case
+//!   ready(time)  ->  messages               send at once, in any case
 //!                    write                  to the disk; durable(seq) when synced
+//!                    restore                take over the state of a snapshot
+//!   next_committed() apply, as much as a turn may take
+//!   released_reads() then serve those
 //! ```
 //!
 //! The order is part of safety. The clock is read after the inputs have

@@ -160,7 +160,7 @@ impl Raft {
         true
     }
 
-    /// Takes in a command for the log; its effect comes out of [`Raft::ready`]
+    /// Takes in a command for the log; it comes out of [`Raft::next_committed`]
     /// as a committed entry, or not at all if another entry takes its place.
     pub fn propose(&mut self, command: Bytes) -> Result<EntryId, ProposeError> {
         match &mut self.role {
@@ -172,8 +172,8 @@ impl Raft {
         }
     }
 
-    /// A read has arrived. It may be served once [`Ready::reads`] has reached
-    /// the id; all reads until the next [`Raft::ready`] share it.
+    /// A read has arrived. It may be served once [`Raft::released_reads`] has
+    /// reached the id; all reads until the next [`Raft::ready`] share it.
     pub fn read(&mut self) -> ReadId {
         self.core.reads.take_in()
     }
@@ -278,6 +278,22 @@ impl Raft {
         self.core.give_out(now, &mut ready);
         self.check();
         ready
+    }
+
+    /// What to apply next, in order; it counts as applied. To be called after
+    /// [`Raft::ready`], as often as a turn may take; what is left waits.
+    pub fn next_committed(&mut self) -> Option<Entry> {
+        if self.fault.is_none() { self.core.next_committed() } else { None }
+    }
+
+    /// Whether there is something to apply: there is reason for another turn.
+    pub fn has_committed(&self) -> bool {
+        self.fault.is_none() && self.core.has_committed()
+    }
+
+    /// Once all that was handed out is applied: reads up to this one may be served.
+    pub fn released_reads(&mut self) -> Option<ReadId> {
+        if self.fault.is_none() { self.core.released_reads() } else { None }
     }
 
     pub(super) fn fail(&mut self, now: Time, fault: Fault) {

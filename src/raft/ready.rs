@@ -1,8 +1,8 @@
 //! What comes out of the core, and the ways in which it says no.
 
 use super::durability::Write;
-use super::entry::{Entry, EntryId, Index, NodeId, SnapshotMeta};
-use super::message::{Envelope, ReadId};
+use super::entry::{EntryId, Index, NodeId, SnapshotMeta};
+use super::message::Envelope;
 
 /// Entries that a follower needs and memory no longer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,18 +26,13 @@ pub struct Ready {
     pub messages: Vec<Envelope>,
     /// To be made durable, after every earlier one.
     pub write: Option<Write>,
-    /// The state to take over from this installed snapshot, before `committed`.
+    /// The state to take over from this installed snapshot, before anything else
+    /// is applied.
     pub restore: Option<SnapshotMeta>,
-    /// To be applied, in order.
-    pub committed: Vec<Entry>,
-    /// Once `committed` is applied, reads up to this one may be served.
-    pub reads: Option<ReadId>,
     /// To be read from the journal.
     pub fetch: Vec<Fetch>,
     /// These need a snapshot: what they lack is no longer in the journal.
     pub snapshot_to: Vec<NodeId>,
-    /// More is committed than was handed out: call again without waiting.
-    pub more: bool,
 }
 
 /// A state in which a node must not go on.

@@ -254,13 +254,13 @@ impl Replica {
         self.see_to_admin(now.time);
         self.tick(now);
         let ready = self.raft.ready(now.time);
-        let mut at_once = ready.more | self.note_role(now);
+        let mut at_once = self.note_role(now);
         if let Some(meta) = ready.restore {
             self.restore(meta.last);
         }
-        self.apply(now, ready.committed);
+        at_once |= self.apply(now);
         if self.fault.is_none() {
-            at_once |= self.serve_ready(now, ready.reads);
+            at_once |= self.serve_ready(now);
             self.send_snapshots(now.time, &ready.snapshot_to);
             at_once |= self.see_to_snapshots(now);
         } else {

@@ -8,7 +8,7 @@ use super::replica::Replica;
 use super::requests::NO_LEADER;
 use crate::fsm::{Action, Proposal};
 use crate::mutants::{self, Mutant};
-use crate::raft::{Entry, EntryId, Payload, ReadId};
+use crate::raft::{Entry, EntryId, Payload};
 use crate::request::{ErrorKind, Reply};
 
 /// Ticks that only remove what is due come no faster than this.
@@ -16,6 +16,11 @@ const TICK_EVERY: Duration = Duration::from_millis(10);
 
 /// On a full disk they are rarer: each takes some of what was kept back.
 const TICK_EVERY_ON_FULL_DISKS: Duration = Duration::from_secs(1);
+
+/// So many bytes of entries, and of values that they copy or alter, and one entry
+/// more, are applied in one turn: about half a millisecond. [A thousand
+/// times a byte is added to a value of 16 MiB, and for seconds nobody is heard.]
+const APPLIED_BYTES_PER_TURN: usize = 512 << 10;
 
 /// Reads may have waited for one word of the leader, thousands at a time: so many
 /// commands, and one batch more, are served in one turn.
@@ -58,41 +63,57 @@ impl Replica {
         self.fsm.next_deadline_ms().filter(|&due| due > on_its_way)
     }
 
-    pub(super) fn apply(&mut self, now: Now, entries: Vec<Entry>) {
-        for entry in entries {
-            let reply = match entry.payload {
-                Payload::Command(command) => match Proposal::decode(command) {
-                    Ok(mut proposal) => {
-                        if mutants::on(Mutant::ExpiryByLocalClock) {
-                            proposal.stamp_ms = now.wall_ms;
-                        }
-                        self.serve_overtaken(entry.id, proposal.stamp_ms);
-                        self.fsm.apply(entry.id.index.0, &proposal)
-                    }
-                    Err(error) => return self.fail(format!("entry {} is {error}", entry.id)),
-                },
-                Payload::Noop => self.apply_other(entry.id),
-                Payload::Membership(membership) => {
-                    self.agreement.note_membership(&membership);
-                    self.apply_other(entry.id)
-                }
-            };
-            self.applied = entry.id;
-            self.sample_state(entry.id.index);
-            let settled = self.writes.applied(entry.id);
-            for ticket in settled.replaced {
-                self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
+    /// Applies what is committed, as much as one turn may. True if there is more.
+    pub(super) fn apply(&mut self, now: Now) -> bool {
+        let mut work_bytes = 0;
+        while work_bytes < APPLIED_BYTES_PER_TURN
+            && let Some(entry) = self.raft.next_committed()
+        {
+            work_bytes += entry.size();
+            if let Err(fault) = self.apply_one(now, entry) {
+                self.fail(fault);
+                return false;
             }
-            if let Some(ticket) = settled.done {
-                self.reply(ticket, reply);
-            }
-            self.reads.unpark(entry.id);
+            work_bytes += self.fsm.last_work_bytes();
         }
         // A log from before a restart may know a later time than any clock.
         let is_behind = |estimate: u64| estimate < self.fsm.log_time_ms();
         if self.leads && self.clock.estimate_ms(now).is_some_and(is_behind) {
             self.clock.follow(now, self.fsm.log_time_ms());
         }
+        self.raft.has_committed()
+    }
+
+    /// Applies an entry and answers whoever waits for it, or says why this node
+    /// cannot go on.
+    fn apply_one(&mut self, now: Now, entry: Entry) -> Result<(), String> {
+        let reply = match entry.payload {
+            Payload::Command(command) => {
+                let proposal = Proposal::decode(command);
+                let mut proposal = proposal.map_err(|e| format!("entry {} is {e}", entry.id))?;
+                if mutants::on(Mutant::ExpiryByLocalClock) {
+                    proposal.stamp_ms = now.wall_ms;
+                }
+                self.serve_overtaken(entry.id, proposal.stamp_ms);
+                self.fsm.apply(entry.id.index.0, &proposal)
+            }
+            Payload::Noop => self.apply_other(entry.id),
+            Payload::Membership(membership) => {
+                self.agreement.note_membership(&membership);
+                self.apply_other(entry.id)
+            }
+        };
+        self.applied = entry.id;
+        self.sample_state(entry.id.index);
+        let settled = self.writes.applied(entry.id);
+        for ticket in settled.replaced {
+            self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
+        }
+        if let Some(ticket) = settled.done {
+            self.reply(ticket, reply);
+        }
+        self.reads.unpark(entry.id);
+        Ok(())
     }
 
     fn apply_other(&mut self, id: EntryId) -> Reply {
@@ -116,8 +137,8 @@ impl Replica {
 
     /// Serves reads that need not wait any more, as many as one turn may. True if
     /// there are others.
-    pub(super) fn serve_ready(&mut self, now: Now, leave: Option<ReadId>) -> bool {
-        if let Some(upto) = leave {
+    pub(super) fn serve_ready(&mut self, now: Now) -> bool {
+        if let Some(upto) = self.raft.released_reads() {
             self.reads.give_leave(upto);
         }
         // Stale ones asked in this turn.

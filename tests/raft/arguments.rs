@@ -61,7 +61,6 @@ pub fn settings(id: NodeId, args: &Args) -> Outcome<Config> {
     config.log_tail_bytes = limit("tail", config.log_tail_bytes)?;
     config.append_bytes = limit("append", config.append_bytes)?;
     config.inflight_bytes = limit("window", config.inflight_bytes)?;
-    config.apply_bytes = limit("apply", config.apply_bytes)?;
     config.disk_lag_bytes = limit("lag", config.disk_lag_bytes)?;
     if let Some(length) = args.number("promise")? {
         config.promise = Duration::from_millis(length);

@@ -132,6 +132,11 @@ impl Plan {
         }
     }
 
+    /// How many entries a node applies in one turn.
+    pub fn applies(&self) -> usize {
+        if self.tight { 2 } else { usize::MAX }
+    }
+
     /// The settings of a node; tight ones fill every window and trim every log.
     pub fn config(&self, id: NodeId) -> Config {
         let mut config = Config::new(id, 0);
@@ -140,7 +145,6 @@ impl Plan {
             config.append_bytes = 100;
             config.inflight_bytes = 200;
             config.log_tail_bytes = 150;
-            config.apply_bytes = 100;
             config.disk_lag_bytes = 2000;
         }
         config

@@ -28,6 +28,18 @@ pub struct Waiting {
     pub must_see: Index,
 }
 
+/// What came of a turn.
+pub struct Turn {
+    /// What the core gave out.
+    pub ready: Ready,
+    /// What was applied.
+    pub applied: Vec<Entry>,
+    /// Up to here reads were served.
+    pub reads: Option<ReadId>,
+    /// Whether there is more to apply.
+    pub more: bool,
+}
+
 /// One machine.
 pub struct Node {
     /// Which.
@@ -46,6 +58,8 @@ pub struct Node {
     pub clock: Time,
     /// The last entry applied to the state machine.
     pub applied: EntryId,
+    /// How many entries it applies in one turn.
+    pub applies: usize,
     /// Reads not served yet.
     pub reads: Vec<Waiting>,
     /// What the journal has found and not yet handed in.
@@ -143,6 +157,7 @@ impl Cluster {
             writes: VecDeque::new(),
             clock: Time::ZERO,
             applied: EntryId::ZERO,
+            applies: usize::MAX,
             reads: Vec::new(),
             found: VecDeque::new(),
         };
@@ -268,7 +283,7 @@ impl Cluster {
 
     /// One turn: whatever was fed in is judged and its outcome carried out, as
     /// far as it is the node's own business. What leaves the node is returned.
-    pub fn turn(&mut self, id: NodeId) -> Ready {
+    pub fn turn(&mut self, id: NodeId) -> Turn {
         let Self { nodes, judge, .. } = self;
         let node = nodes.get_mut(&id).expect("a known node");
         let clock = node.clock;
@@ -279,26 +294,32 @@ impl Cluster {
             judge.restored(id, meta.last);
             node.applied = meta.last;
         }
-        for entry in &ready.committed {
+        let mut applied = Vec::new();
+        while applied.len() < node.applies
+            && let Some(entry) = raft.next_committed()
+        {
             assert_eq!(entry.id.index, node.applied.index.next(), "{id} skips an entry");
             node.applied = entry.id;
+            applied.push(entry);
         }
+        let (reads, more) = (raft.released_reads(), raft.has_committed());
         if let Some(write) = &ready.write {
             node.log.carry_out(write);
             judge.entries_written(&node.log, &write.entries);
             node.writes.push_back(write.clone());
         }
-        judge.turn_taken(nodes, id, &voters, &ready);
+        let turn = Turn { ready, applied, reads, more };
+        judge.turn_taken(nodes, id, &voters, &turn);
         let node = self.nodes.get_mut(&id).expect("a known node");
         let applied = node.applied.index;
         let (served, waiting) =
-            node.reads.iter().partition(|read| ready.reads.is_some_and(|upto| read.id <= upto));
+            node.reads.iter().partition(|read| turn.reads.is_some_and(|upto| read.id <= upto));
         node.reads = waiting;
         let served: Vec<Waiting> = served;
         for read in served {
             self.judge.read_released(id, read.id, read.must_see, applied);
         }
-        ready
+        turn
     }
 
     /// Lets a node's clock run on.

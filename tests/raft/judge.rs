@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 
 use raftcache::raft::message::AppendResponse;
 use raftcache::raft::{
-    Entry, EntryId, Envelope, Index, Message, NodeId, Payload, Raft, ReadId, Ready, Role, Term,
+    Entry, EntryId, Envelope, Index, Message, NodeId, Payload, Raft, ReadId, Role, Term,
 };
 
 use super::disk::Disk;
-use super::harness::Node;
+use super::harness::{Node, Turn};
 
 /// An entry that was committed, and in which term.
 #[derive(Debug)]
@@ -64,18 +64,18 @@ impl Judge {
         nodes: &BTreeMap<NodeId, Node>,
         id: NodeId,
         voters: &[NodeId],
-        ready: &Ready,
+        turn: &Turn,
     ) {
         let node = &nodes[&id];
         assert_eq!(node.raft().fault(), None, "{id} stopped");
         self.judge_leader(node);
         self.judge_commit(nodes, node, voters);
-        for entry in &ready.committed {
+        for entry in &turn.applied {
             let known = &self.committed[position(entry.id.index)].entry;
             assert_eq!(entry, known, "state machine safety: {id} applies something else");
             self.acknowledged = self.acknowledged.max(entry.id.index);
         }
-        for envelope in &ready.messages {
+        for envelope in &turn.ready.messages {
             self.judge_message(nodes, node, envelope);
         }
     }

@@ -51,7 +51,8 @@ impl Story {
     pub fn take_turns(&mut self, id: NodeId, mut before: Standing) {
         loop {
             let waiting = self.cluster.nodes[&id].reads.clone();
-            let ready = self.cluster.turn(id);
+            let turn = self.cluster.turn(id);
+            let ready = turn.ready;
             let now = Standing::of(self.cluster.raft(id));
             for line in now.changes(&before, id) {
                 self.say(line);
@@ -60,10 +61,10 @@ impl Story {
             if let Some(meta) = &ready.restore {
                 self.say(format!("{id} takes over the state at {}", meta.last));
             }
-            if !ready.committed.is_empty() {
-                self.say(format!("{id} applies {}", trace::entries(&ready.committed)));
+            if !turn.applied.is_empty() {
+                self.say(format!("{id} applies {}", trace::entries(&turn.applied)));
             }
-            let served = waiting.iter().filter(|r| ready.reads.is_some_and(|upto| r.id <= upto));
+            let served = waiting.iter().filter(|r| turn.reads.is_some_and(|upto| r.id <= upto));
             for read in served {
                 let name = self.reads.name(id, read.id);
                 let applied = self.cluster.nodes[&id].applied.index;
@@ -75,7 +76,7 @@ impl Story {
             for to in ready.snapshot_to {
                 self.send(self.cluster.snapshot_for(id, to));
             }
-            let mut again = ready.more;
+            let mut again = turn.more;
             for fetch in &ready.fetch {
                 self.detail(format!("{id} looks up {} for {}", fetch.from, fetch.node));
                 self.cluster.look_up(id, fetch);

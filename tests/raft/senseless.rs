@@ -142,13 +142,14 @@ fn begin(chance: &mut Chance, leads: bool) -> Raft {
 fn take_turn(raft: &mut Raft, now: Time) {
     for _ in 0..20 {
         let ready = raft.ready(now);
+        while raft.next_committed().is_some() {}
+        raft.released_reads();
         for fetch in ready.fetch {
             raft.entries_read(now, fetch, None);
         }
         match ready.write {
             Some(write) => raft.durable(write.seq),
-            None if !ready.more => return,
-            None => {}
+            None => return,
         }
     }
 }

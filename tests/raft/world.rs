@@ -129,6 +129,7 @@ impl World {
 
     pub fn add_machine(&mut self, id: NodeId, disk: Disk) {
         self.cluster.add(self.plan.config(id), disk);
+        self.cluster.node(id).applies = self.plan.applies();
         let clock = Clock::draw(&mut self.chance, self.plan.clocks_differ);
         self.machines.insert(
             id,
@@ -238,7 +239,8 @@ impl World {
             self.feed(id, input);
         }
         loop {
-            let ready = self.cluster.turn(id);
+            let turn = self.cluster.turn(id);
+            let ready = turn.ready;
             let spoke = !ready.messages.is_empty();
             for envelope in ready.messages {
                 self.send(Packet::Message(envelope));
@@ -262,7 +264,7 @@ impl World {
                 self.crash(id);
                 return;
             }
-            if !ready.more {
+            if !turn.more {
                 break;
             }
         }

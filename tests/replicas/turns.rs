@@ -2,7 +2,7 @@
 
 use raftcache::raft::{NodeId, ReadMode};
 use raftcache::replica::Ticket;
-use raftcache::request::{Batch, Command, Consistency, Key, Reply, Request};
+use raftcache::request::{Answer, Batch, Command, Consistency, Key, Reply, Request};
 
 use crate::cluster::Cluster;
 use crate::{get, set, value};
@@ -40,6 +40,31 @@ fn reads_that_get_leave_together_are_served_in_turns() {
     for asked in asked {
         assert!(matches!(cluster.reply(asked), Some(Reply::Answers(_))));
     }
+}
+
+/// [A thousand times a byte is added to a value of 16 MiB, and for seconds nobody
+/// is heard, on any node.]
+#[test]
+fn what_is_much_work_is_applied_in_turns() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().expect("it leads");
+    cluster.call(leader, 1, set("large", &"x".repeat(1 << 20)));
+    cluster.run_ms(100);
+    let byte = || Command::Append { key: Key::new("large"), value: "y".into() };
+    let asked: Vec<Asked> = (0..20).map(|_| cluster.ask(leader, 1, Request::run(byte()))).collect();
+    let applied = |cluster: &Cluster| -> Vec<u64> {
+        cluster.nodes.values().map(|node| node.driver.replica().fsm().applied()).collect()
+    };
+    let mut before = applied(&cluster);
+    while answered(&cluster, &asked) < asked.len() {
+        cluster.run_ms(1);
+        let now = applied(&cluster);
+        let most = before.iter().zip(&now).map(|(before, now)| now - before).max();
+        assert!(most <= Some(1), "{most:?} copies of a megabyte in one turn");
+        before = now;
+    }
+    let Reply::Answers(answers) = cluster.wait_for(asked[19]) else { panic!("no answers") };
+    assert_eq!(answers, [Answer::Integer((1 << 20) + 20)]);
 }
 
 /// A read whose turn has not come does not see the write behind it.
