@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftcache::protocol;
 use raftcache::replica::Input;
+use raftcache::request::MemoryLimit;
 use raftcache::request::{Answer, Item, Reply, Request};
 use raftcache::server::config::ClientLimits;
 use raftcache::server::hub::Hub;
@@ -46,7 +47,8 @@ struct Server {
 impl Server {
     async fn start(limits: ClientLimits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { hub: Rc::new(Hub::new(limits, protocol::Limits::default())), listener }
+        let (protocol, memory) = (protocol::Limits::default(), MemoryLimit::default());
+        Self { hub: Rc::new(Hub::new(limits, protocol, memory)), listener }
     }
 
     async fn connect(&self) -> TcpStream {

@@ -10,6 +10,8 @@ mod cluster;
 mod bad_input;
 #[path = "end_to_end/damage.rs"]
 mod damage;
+#[path = "end_to_end/eviction.rs"]
+mod eviction;
 #[path = "end_to_end/front_doors.rs"]
 mod front_doors;
 #[path = "end_to_end/full_disk.rs"]

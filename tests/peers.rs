@@ -18,6 +18,7 @@ use raftcache::protocol::peer::{Ends, Hello, LinkClass, Welcome, decode_frame, e
 use raftcache::raft::message::Append;
 use raftcache::raft::{ClusterId, Entry, EntryId, Envelope, Index, Message, NodeId, Payload, Term};
 use raftcache::replica::{Input, Peer, PeerMessage, Probe};
+use raftcache::request::MemoryLimit;
 use raftcache::server::config::{ClientLimits, PeerLimits};
 use raftcache::server::dial::dial;
 use raftcache::server::hub::Hub;
@@ -71,8 +72,9 @@ impl Node {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (reports, _) = unbounded_channel();
+        let (protocol, memory) = (protocol::Limits::default(), MemoryLimit::default());
+        let hub = Rc::new(Hub::new(ClientLimits::default(), protocol, memory));
         let journal = Rc::new(Journal::new(unjoined, reports));
-        let hub = Rc::new(Hub::new(ClientLimits::default(), protocol::Limits::default()));
         let own = peer(id, cluster);
         let peers = Peers::new(own, address.clone(), limits, Rc::clone(&hub), journal);
         let peers = Rc::new(peers);

@@ -10,6 +10,9 @@
 
 use super::slots::Place;
 
+/// How often a chunk is drawn that might be full.
+const CHOOSE_TRIES: usize = 16;
+
 /// The longest chunk.
 pub const CHUNK_ENTRIES: usize = 512;
 
@@ -23,15 +26,17 @@ pub struct Due {
 }
 
 /// Invariants: the concatenation of all chunks is sorted, no chunk is empty,
-/// none is longer than [`CHUNK_ENTRIES`].
+/// none is longer than [`CHUNK_ENTRIES`]; `count` is how many entries they have.
 #[derive(Debug, Default)]
 pub struct Expiry {
     chunks: Vec<Vec<Due>>,
+    count: usize,
 }
 
 impl Expiry {
     /// Adds a key.
     pub fn insert(&mut self, due: Due) {
+        self.count += 1;
         let Some(mut at) = self.chunk_of(due) else {
             self.chunks.push(vec![due]);
             return;
@@ -50,6 +55,7 @@ impl Expiry {
         let chunk = &mut self.chunks[at];
         let position = chunk.binary_search(&due).expect("every deadline was added with its key");
         chunk.remove(position);
+        self.count -= 1;
         if chunk.len() < CHUNK_ENTRIES / 4 {
             self.merge(at);
         }
@@ -62,7 +68,7 @@ impl Expiry {
 
     /// How many keys have a deadline.
     pub fn count(&self) -> usize {
-        self.chunks.iter().map(Vec::len).sum()
+        self.count
     }
 
     /// How many keys have a deadline at or before `now_ms`.
@@ -73,9 +79,26 @@ impl Expiry {
         whole.iter().map(Vec::len).sum::<usize>() + last.partition_point(is_due)
     }
 
+    /// A key that a number chooses: if that is drawn at random, about any of them.
+    pub fn choose(&self, number: u64) -> Option<Due> {
+        let mut left = number;
+        for _ in 0..CHOOSE_TRIES {
+            let [chunk, due] = [left >> 32, left & 0xffff_ffff].map(|part| part as usize);
+            let chunk = &self.chunks[chunk.checked_rem(self.chunks.len())?];
+            // A chunk that is half full is taken half as often.
+            if let Some(&due) = chunk.get(due % CHUNK_ENTRIES) {
+                return Some(due);
+            }
+            left = left.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        }
+        self.first()
+    }
+
     /// Frees one chunk; `false` if there is none.
     pub fn free_some(&mut self) -> bool {
-        self.chunks.pop().is_some()
+        let chunk = self.chunks.pop();
+        self.count -= chunk.as_ref().map_or(0, Vec::len);
+        chunk.is_some()
     }
 
     /// The last chunk that begins at or before `due`, else the first.

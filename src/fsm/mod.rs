@@ -40,7 +40,8 @@
 //! | [`limits`], [`charge`] | bounds; what a batch will cost |
 //!
 //! Missing on purpose: eviction. When memory is full, writes that grow it are
-//! refused before they are proposed ([`Fsm::fits`]); applying never refuses.
+//! refused before they are proposed ([`Fsm::fits`]), or keys make way by deletes that
+//! the leader proposes; applying never refuses.
 
 pub mod charge;
 pub mod command;
@@ -80,6 +81,15 @@ const COMMAND_BYTES: usize = 256;
 /// idle sessions. Part of the log's format: another number is another state.
 pub const DUE_PER_ENTRY: usize = 64;
 
+/// What an action may add to the data set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// If what it copies is as large as it is now.
+    pub likely_bytes: u64,
+    /// If what it copies is the largest that it may be by then.
+    pub most_bytes: u64,
+}
+
 /// The state after a prefix of the log.
 #[derive(Debug)]
 pub struct Fsm {
@@ -89,20 +99,30 @@ pub struct Fsm {
     store: Store,
     sessions: Sessions,
     last_work_bytes: usize,
+    last_expired: usize,
 }
 
 impl Fsm {
     /// The state before the first entry.
     pub fn new(limits: Limits) -> Self {
         let (store, sessions) = Default::default();
-        Self { limits, applied: 0, log_time_ms: 0, store, sessions, last_work_bytes: 0 }
+        Self {
+            limits,
+            applied: 0,
+            log_time_ms: 0,
+            store,
+            sessions,
+            last_work_bytes: 0,
+            last_expired: 0,
+        }
     }
 
     /// Applies a command entry. Panics if `index` does not follow the last one.
     pub fn apply(&mut self, index: u64, proposal: &Proposal) -> Reply {
         self.apply_other(index);
         self.log_time_ms = self.log_time_ms.max(proposal.stamp_ms);
-        self.store.remove_due(self.log_time_ms, DUE_PER_ENTRY);
+        self.last_expired = self.store.remove_due(self.log_time_ms, DUE_PER_ENTRY);
+        self.last_work_bytes = self.last_expired * COMMAND_BYTES;
         self.sessions.remove_idle(self.log_time_ms, DUE_PER_ENTRY, &self.limits.sessions);
         match &proposal.action {
             Action::Tick => Reply::Done,
@@ -121,6 +141,7 @@ impl Fsm {
         assert_eq!(index, self.applied + 1, "entries are applied one after the other");
         self.applied = index;
         self.last_work_bytes = 0;
+        self.last_expired = 0;
     }
 
     fn run(&mut self, batch: &Batch) -> Reply {
@@ -128,12 +149,14 @@ impl Fsm {
         let budget_bytes = limits::ENTRY_WORK_BYTES;
         let mut execution = Execution { store: &mut self.store, now_ms, index, budget_bytes };
         let reply = execution.run(batch);
-        self.last_work_bytes = budget_bytes - execution.budget_bytes + batch.work() * COMMAND_BYTES;
+        let copied_bytes = budget_bytes - execution.budget_bytes;
+        self.last_work_bytes += copied_bytes + batch.work() * COMMAND_BYTES;
         reply
     }
 
     /// What the last entry took, as many bytes copied take as long: the values that
-    /// its commands copied and altered, and something for each command.
+    /// its commands copied and altered, and something for each command, and for each
+    /// key that was due.
     pub fn last_work_bytes(&self) -> usize {
         self.last_work_bytes
     }
@@ -154,6 +177,11 @@ impl Fsm {
             }
             Verdict::Forgotten(reason) => Reply::Error(ErrorKind::Unknown, reason.to_owned()),
         }
+    }
+
+    /// How many keys past their deadline the last entry removed.
+    pub fn last_expired(&self) -> usize {
+        self.last_expired
     }
 
     /// Answers a batch of reads as of log time `at_ms`, or of this state's own
@@ -197,6 +225,17 @@ impl Fsm {
         self.store.next_deadline_ms()
     }
 
+    /// A key that two numbers choose, and its database: if those are drawn at random,
+    /// about any of all keys, or of those with a deadline.
+    pub fn choose(&self, numbers: [u64; 2], is_volatile: bool) -> Option<(u8, &item::Item)> {
+        self.store.choose(numbers, is_volatile)
+    }
+
+    /// A key with its value, also past its deadline.
+    pub fn find(&self, key: &Key) -> Option<&item::Item> {
+        self.store.find(key)
+    }
+
     /// Keys stored, also past their deadline.
     pub fn keys(&self) -> u64 {
         self.store.totals().keys
@@ -205,6 +244,11 @@ impl Fsm {
     /// Sessions open, also idle for too long.
     pub fn sessions(&self) -> usize {
         self.sessions.count()
+    }
+
+    /// What sessions count in memory.
+    pub fn sessions_bytes(&self) -> u64 {
+        self.sessions.memory_bytes()
     }
 
     /// What keys and sessions count in memory. A formula that follows from the
@@ -225,14 +269,16 @@ impl Fsm {
     /// About how many bytes an action may add to the data set, while writes of so
     /// many bytes are on their way. 0 for what must pass when memory is full: reads,
     /// deletes, and deadlines, which make room in the end.
-    pub fn growth_bytes(&self, action: &Action, on_its_way_bytes: u64) -> u64 {
-        let copied = match action {
-            Action::Run { batch, .. } => {
-                Charge::of(batch, &self.store, on_its_way_bytes).copied_bytes
-            }
-            Action::Tick | Action::OpenSession => 0,
+    pub fn growth(&self, action: &Action, on_its_way_bytes: u64) -> Growth {
+        let charge = |on_its_way_bytes| match action {
+            Action::Run { batch, .. } => Charge::of(batch, &self.store, on_its_way_bytes),
+            Action::Tick | Action::OpenSession => Charge::default(),
         };
-        action.growth_bytes() + copied
+        let bytes = action.growth_bytes();
+        Growth {
+            likely_bytes: bytes.saturating_add(charge(0).copied_bytes),
+            most_bytes: bytes.saturating_add(charge(on_its_way_bytes).copied_bytes),
+        }
     }
 
     /// Whether a batch may be proposed or run as a query; else what to tell the

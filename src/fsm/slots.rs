@@ -27,6 +27,9 @@ pub const SLOTS: usize = 16_384;
 /// How many items a leaf holds on average before one splits.
 pub const LEAF_KEYS: usize = 64;
 
+/// How many slots are counted together.
+const GROUP_SLOTS: usize = 128;
+
 /// Of so many bytes of name, each counts as one more key in a scan.
 const LONG_NAME_BYTES: usize = 128;
 
@@ -101,7 +104,7 @@ impl Place {
 
 /// Which of `leaves` leaves: by the low bits of the hash, and by one bit less if
 /// that leaf has not been split off yet.
-fn leaf_number(hash: usize, leaves: usize) -> usize {
+pub fn leaf_number(hash: usize, leaves: usize) -> usize {
     let doubled = leaves.next_power_of_two();
     let leaf = hash & (doubled - 1);
     if leaf < leaves { leaf } else { leaf - doubled / 2 }
@@ -113,6 +116,12 @@ fn leaf_span(number: usize, leaves: usize) -> u64 {
     let is_split = number >= doubled / 2 || number + doubled / 2 < leaves;
     let parts = if is_split { doubled } else { doubled / 2 };
     (1 << 32) / parts.max(1) as u64
+}
+
+/// All of them, from the one on that a number chooses.
+fn after<T>(all: &[T], number: usize) -> impl Iterator<Item = &T> {
+    let (before, from) = all.split_at(number.checked_rem(all.len()).unwrap_or(0));
+    from.iter().chain(before)
 }
 
 /// A few dozen items.
@@ -230,11 +239,14 @@ impl Slot {
 #[derive(Debug)]
 pub struct Slots {
     slots: Vec<Slot>,
+    /// How many keys each [`GROUP_SLOTS`] slots have together.
+    groups: Vec<usize>,
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { slots: std::iter::repeat_with(Slot::default).take(SLOTS).collect() }
+        let slots = std::iter::repeat_with(Slot::default).take(SLOTS).collect();
+        Self { slots, groups: vec![0; SLOTS / GROUP_SLOTS] }
     }
 }
 
@@ -246,14 +258,15 @@ impl Slots {
         leaf.position(place, name).map(|i| &leaf.items[i])
     }
 
-    /// The name of the item with this place and deadline, the smallest if there
-    /// are several.
-    pub fn find_due(&self, place: Place, deadline_ms: u64) -> Option<&[u8]> {
+    /// The item with this place and deadline, that of the smallest name if there are
+    /// several.
+    pub fn find_due(&self, place: Place, deadline_ms: u64) -> Option<&Item> {
         let slot = &self.slots[place.slot()];
         let leaf = slot.leaves.get(place.leaf(slot.leaves.len().max(1)))?;
         let tagged = leaf.tags.iter().zip(&leaf.items).filter(|(tag, _)| **tag == place.tag());
         let due = tagged.filter(|(_, item)| item.deadline_ms() == deadline_ms);
-        due.map(|(_, item)| item.name()).filter(|name| Place::of(name) == place).min()
+        let here = due.map(|(_, item)| item).filter(|item| Place::of(item.name()) == place);
+        here.min_by_key(|item| item.name())
     }
 
     /// The leaf that a write to this place will touch, a new one if the slot has
@@ -280,6 +293,7 @@ impl Slots {
         leaf.push(place.tag(), item);
         slot.keys += 1;
         slot.grow();
+        self.groups[place.slot() / GROUP_SLOTS] += 1;
         None
     }
 
@@ -292,6 +306,7 @@ impl Slots {
         let item = leaf.remove(position);
         slot.keys -= 1;
         slot.shrink();
+        self.groups[place.slot() / GROUP_SLOTS] -= 1;
         Some(item)
     }
 
@@ -361,6 +376,25 @@ impl Slots {
         0
     }
 
+    /// An item: in the slot of the key of this rank, which is below the number of
+    /// keys, and there one that a number chooses.
+    pub fn choose(&self, rank: u64, number: u64) -> Option<&Item> {
+        let mut rank = usize::try_from(rank).ok()?;
+        let mut within = |count: usize| match rank.checked_sub(count) {
+            Some(rest) => {
+                rank = rest;
+                false
+            }
+            None => true,
+        };
+        let group = self.groups.iter().position(|&keys| within(keys))?;
+        let slots = &self.slots[group * GROUP_SLOTS..];
+        let slot = slots.iter().find(|slot| within(slot.keys))?;
+        let [leaf, item] = [number >> 32, number].map(|part| part as usize);
+        let leaf = after(&slot.leaves, leaf).find(|leaf| !leaf.items.is_empty())?;
+        after(&leaf.items, item).next()
+    }
+
     /// Frees one leaf, or a slot without any, and returns how many keys went.
     /// `None` if nothing is left.
     pub fn free_some(&mut self) -> Option<usize> {
@@ -384,6 +418,10 @@ pub struct Cursor {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
     use super::*;
     use crate::fsm::item::NEVER;
 
@@ -438,6 +476,32 @@ mod tests {
         assert_eq!(leaf.matching(7, |item| item.name() == b"b"), Some(1));
         assert_eq!(leaf.matching(7, |item| item.name() == b"d"), None);
         assert_eq!(leaf.matching(8, |_| true), None);
+    }
+
+    /// [A million keys under one tag are one slot of 16,384: drawn by the slot, they
+    /// would never be drawn.]
+    #[test]
+    fn all_are_chosen_about_as_often_wherever_they_lie() {
+        let mut slots = Slots::default();
+        for i in 0..5000 {
+            put(&mut slots, format!("{{tag}}{i}").as_bytes(), b"tagged");
+            put(&mut slots, format!("{i}").as_bytes(), b"not");
+        }
+        for i in 0..2500 {
+            let name = format!("{{tag}}{i}");
+            slots.remove(Place::of(name.as_bytes()), name.as_bytes());
+        }
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut chosen: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        for _ in 0..75_000 {
+            let item = slots.choose(rng.random_range(0..7500), rng.random()).unwrap();
+            *chosen.entry(item.name().to_vec()).or_default() += 1;
+        }
+        assert!(chosen.len() > 7400, "{} of 7500 keys", chosen.len());
+        let tagged: u32 =
+            chosen.iter().filter(|(name, _)| name[0] == b'{').map(|(_, count)| count).sum();
+        assert!((24_000..26_000).contains(&tagged), "{tagged} of 75,000 draws");
+        assert!(chosen.values().all(|&count| count < 50), "{:?}", chosen.values().max());
     }
 
     #[test]

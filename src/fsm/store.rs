@@ -182,23 +182,45 @@ impl Store {
     }
 
     /// Removes the keys due at `now_ms`, at most `limit`, in the order of
-    /// (deadline, database, place, name).
-    pub fn remove_due(&mut self, now_ms: u64, limit: usize) {
-        for _ in 0..limit {
-            let Some((due, db)) = self.first_due() else { return };
-            if due.deadline_ms > now_ms {
-                return;
-            }
+    /// (deadline, database, place, name). How many those are.
+    pub fn remove_due(&mut self, now_ms: u64, limit: usize) -> usize {
+        for removed in 0..limit {
+            let first = self.first_due().filter(|(due, _)| due.deadline_ms <= now_ms);
+            let Some((due, db)) = first else { return removed };
             let database = self.database(db).expect("a deadline is that of a database");
-            let name = database.slots.find_due(due.place, due.deadline_ms);
-            let name = name.expect("every deadline is that of an item").to_vec();
+            let item = database.slots.find_due(due.place, due.deadline_ms);
+            let name = item.expect("every deadline is that of an item").name().to_vec();
             self.remove(db, &name);
         }
+        limit
     }
 
     fn first_due(&self) -> Option<(Due, u8)> {
         let first = |db| Some((self.database(db)?.expiry.first()?, db));
         (0..DATABASES).filter_map(first).min_by_key(|(due, db)| (due.deadline_ms, *db))
+    }
+
+    /// A key that two numbers choose, and its database: if those are drawn at random,
+    /// about any of all keys, or of those with a deadline.
+    pub fn choose(&self, [rank, number]: [u64; 2], is_volatile: bool) -> Option<(u8, &Item)> {
+        let count = |database: &Database| match is_volatile {
+            true => database.expiry.count() as u64,
+            false => database.totals.keys,
+        };
+        let databases = || (0..DATABASES).filter_map(|db| Some((db, self.database(db)?)));
+        let total: u64 = databases().map(|(_, database)| count(database)).sum();
+        let mut rank = rank.checked_rem(total)?;
+        for (db, database) in databases() {
+            match rank.checked_sub(count(database)) {
+                Some(rest) => rank = rest,
+                None if is_volatile => {
+                    let due = database.expiry.choose(number)?;
+                    return Some((db, database.slots.find_due(due.place, due.deadline_ms)?));
+                }
+                None => return Some((db, database.slots.choose(rank, number)?)),
+            }
+        }
+        None
     }
 
     /// The earliest deadline of all.

@@ -50,11 +50,12 @@
 //! | `parse`, `write` | bytes to words; replies to bytes |
 //! | `table` | every command: name, arity, keys, who does it |
 //! | `call` | one command on its way, and what is to be done about it |
-//! | `strings`, `keys`, `session`, `server`, `info` | the commands |
+//! | `strings`, `keys`, `session`, `server`, `info`, `config` | the commands |
 //! | `scripts` | EVAL and its like |
 //! | `form`, `lcs` | answers of the state machine as replies |
 
 mod call;
+mod config;
 mod form;
 mod info;
 mod keys;
@@ -340,9 +341,6 @@ impl RespCodec {
                 let request = table::read(counts, Consistency::Stale);
                 let what = What::Later(Later::Info(info));
                 return Some((request, Awaited { name, what, resp3, is_heard }));
-            }
-            (What::Later(Later::Config(found)), Reply::Status(status)) => {
-                info::write_settings(&found, Some(status), out);
             }
             (What::Later(Later::Role), Reply::Status(status)) => server::write_role(status, out),
             (What::Later(Later::Leader), Reply::Status(status)) => {

@@ -3,6 +3,8 @@
 //! Some requests are about the node and its clients and not about the data: INFO,
 //! CONFIG, CLIENT LIST. Their answers are values, so that codecs stay pure.
 
+use crate::request::MemoryLimit;
+
 /// What a node knows of itself beside its [`Status`](crate::request::Status).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -26,6 +28,12 @@ pub struct Facts {
     pub misses: u64,
     /// What the process holds in memory, in bytes; 0 if that cannot be told.
     pub resident_bytes: u64,
+    /// How large the data set may grow while this node leads.
+    pub memory: MemoryLimit,
+    /// Keys that this node has made way for others.
+    pub evicted: u64,
+    /// Keys past their deadline that were removed.
+    pub expired: u64,
 }
 
 /// One client, as CLIENT LIST has it.
@@ -87,6 +95,9 @@ pub trait Surroundings {
     /// Remembers one of a fixed set of those.
     fn remember(&self, name: &'static str, value: String);
 
+    /// The data set may grow as large as this from now on.
+    fn limit_memory(&self, limit: MemoryLimit);
+
     /// Counts from now on.
     fn reset_counts(&self);
 }
@@ -117,6 +128,8 @@ impl Surroundings for Nowhere {
     }
 
     fn remember(&self, _name: &'static str, _value: String) {}
+
+    fn limit_memory(&self, _limit: MemoryLimit) {}
 
     fn reset_counts(&self) {}
 }

@@ -37,6 +37,7 @@
 //! | [`forward`] | a request to the leader, and its answer back |
 //! | [`snapshots`] | taking our own, sending one, taking one in |
 //! | [`admin`] | joining, leaving, handing over |
+//! | [`eviction`], [`usage`] | which keys make way when memory is full |
 //! | [`agreement`] | whether all replicas hold the same state |
 //! | [`clock`] | log time |
 //! | `status` | how a replica is, for people |
@@ -45,6 +46,7 @@ pub mod admin;
 pub mod agreement;
 pub mod clock;
 pub mod driver;
+pub mod eviction;
 pub mod forward;
 pub mod pending;
 #[expect(clippy::module_inception, reason = "the replica itself is what the module is named for")]
@@ -53,6 +55,7 @@ mod requests;
 mod serving;
 pub mod snapshots;
 mod status;
+pub mod usage;
 
 use std::time::Duration;
 
@@ -62,11 +65,12 @@ pub use driver::Driver;
 pub use pending::Ticket;
 pub use replica::Replica;
 pub use snapshots::{SnapshotJob, SnapshotMessage, SnapshotReport};
+pub use status::Counts;
 
 use crate::raft::{
     ClusterId, Entry, EntryId, Envelope, Fetch, Index, NodeId, Term, Time, Write, WriteSeq,
 };
-use crate::request::{Reply, Request};
+use crate::request::{MemoryLimit, Reply, Request};
 use clock::Reading;
 
 /// The settings of a replica.
@@ -89,8 +93,8 @@ pub struct Config {
     pub waiting_requests: usize,
     /// How many bytes of writes may be in the log and not yet applied.
     pub waiting_bytes: usize,
-    /// How many bytes the data set may count as.
-    pub memory_limit_bytes: u64,
+    /// How large the data set may grow while this node leads.
+    pub memory: MemoryLimit,
 }
 
 impl Config {
@@ -105,7 +109,7 @@ impl Config {
             snapshot_pieces_under_way: 8,
             waiting_requests: 200_000,
             waiting_bytes: 64 << 20,
-            memory_limit_bytes,
+            memory: MemoryLimit { bytes: memory_limit_bytes, ..MemoryLimit::default() },
         }
     }
 }
@@ -170,6 +174,8 @@ pub enum Input {
     Adopted(ClusterId),
     /// A [`SnapshotJob`] has come to something.
     Snapshot(SnapshotReport),
+    /// The data set may grow as large as this from now on.
+    Memory(MemoryLimit),
     /// The process is to end: take in no more writes.
     Stop,
 }

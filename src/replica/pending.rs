@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::fsm::Growth;
 use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, Index, ReadId, Term, Time};
 use crate::request::{Batch, Request};
@@ -57,7 +58,7 @@ pub struct Write {
     /// When its outcome is called unknown.
     pub deadline: Time,
     /// What it may add to the data set.
-    pub growth_bytes: u64,
+    pub growth: Growth,
     /// What it takes in the log.
     pub log_bytes: usize,
 }
@@ -68,7 +69,7 @@ pub struct Write {
 #[derive(Debug, Clone, Default)]
 pub struct Writes {
     by_entry: BTreeMap<(Index, Term), Write>,
-    growth_bytes: u64,
+    growth: Growth,
     log_bytes: usize,
     applied_term: Term,
     due: Due,
@@ -77,7 +78,8 @@ pub struct Writes {
 impl Writes {
     /// This write is carried by that entry.
     pub fn insert(&mut self, entry: EntryId, write: Write) {
-        self.growth_bytes += write.growth_bytes;
+        self.growth.likely_bytes += write.growth.likely_bytes;
+        self.growth.most_bytes += write.growth.most_bytes;
         self.log_bytes += write.log_bytes;
         self.due.note(write.deadline);
         self.by_entry.insert((entry.index, entry.term), write);
@@ -147,13 +149,14 @@ impl Writes {
     }
 
     fn forget(&mut self, write: &Write) {
-        self.growth_bytes -= write.growth_bytes;
+        self.growth.likely_bytes -= write.growth.likely_bytes;
+        self.growth.most_bytes -= write.growth.most_bytes;
         self.log_bytes -= write.log_bytes;
     }
 
     /// What they may add to the data set together.
-    pub fn growth_bytes(&self) -> u64 {
-        self.growth_bytes
+    pub fn growth(&self) -> Growth {
+        self.growth
     }
 
     /// What they take in the log together.

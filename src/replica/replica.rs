@@ -9,10 +9,12 @@ use hashbrown::HashMap;
 use super::admin::Admin;
 use super::agreement::Agreement;
 use super::clock::{LogClock, Now, Reading};
+use super::eviction::Evictions;
 use super::forward::{Forwards, Proxied, is_proxied};
 use super::pending::{Holding, Reads, Ticket, Writes};
 use super::requests::NO_LEADER;
 use super::snapshots::{Available, Snapshots};
+use super::status::Counts;
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::mutants::{self, Mutant};
@@ -73,6 +75,9 @@ pub struct Replica {
     pub(super) admin: Admin,
     pub(super) snapshots: Snapshots,
     pub(super) agreement: Agreement,
+    pub(super) evictions: Evictions,
+    /// Of those that nobody else counts.
+    pub(super) counts: Counts,
     pub(super) snapshot_taken: Option<EntryId>,
     pub(super) lines: HashMap<u64, Line, foldhash::fast::FixedState>,
     pub(super) replies: Vec<(Ticket, Reply)>,
@@ -101,6 +106,7 @@ impl Replica {
         // The seed of this process numbers its requests to the leader as well.
         let forwards = Forwards::starting_at(raft.seed());
         let agreement = Agreement::of(raft.applied_membership());
+        let evictions = Evictions::new(config.memory.eviction, raft.seed());
         Self {
             config,
             raft,
@@ -115,6 +121,8 @@ impl Replica {
             admin: Admin::default(),
             snapshots: Snapshots::new(newest),
             agreement,
+            evictions,
+            counts: Counts::default(),
             snapshot_taken: None,
             lines: HashMap::default(),
             replies: Vec::new(),
@@ -159,6 +167,10 @@ impl Replica {
             }
             Input::Adopted(cluster) => self.config.cluster = Some(cluster),
             Input::Snapshot(report) => self.on_snapshot_report(now, report),
+            Input::Memory(limit) => {
+                self.config.memory = limit;
+                self.evictions.set_policy(limit.eviction);
+            }
             Input::Stop => self.stopping = Some(Stopping::HandingOver),
         }
     }
@@ -253,8 +265,9 @@ impl Replica {
         self.see_to_stop(now.time);
         self.see_to_admin(now.time);
         self.tick(now);
+        let mut at_once = self.evict(now);
         let ready = self.raft.ready(now.time);
-        let mut at_once = self.note_role(now);
+        at_once |= self.note_role(now);
         if let Some(meta) = ready.restore {
             self.restore(meta.last);
         }
@@ -461,16 +474,6 @@ impl Replica {
     pub(super) fn fail(&mut self, fault: String) {
         log::error!("{}: {fault}", self.config.name);
         self.fault = Some(fault);
-    }
-
-    /// Its consensus, to look at.
-    pub fn raft(&self) -> &Raft {
-        &self.raft
-    }
-
-    /// Its state, to look at.
-    pub fn fsm(&self) -> &Fsm {
-        &self.fsm
     }
 }
 

@@ -7,7 +7,7 @@ use super::forward::{Sent, is_proxied};
 use super::pending::{Held, Read, Ticket, Write};
 use super::replica::{Line, Replica};
 use super::{Answered, Forward, PeerMessage};
-use crate::fsm::Action;
+use crate::fsm::{Action, Growth};
 use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, NodeId, ProposeError, Time};
 use crate::request::{Answer, Batch, Command, Condition, Consistency, ErrorKind, Reply, Request};
@@ -237,9 +237,9 @@ impl Replica {
     }
 
     fn begin_write(&mut self, now: Now, ticket: Ticket, action: Action, deadline: Time) {
-        let on_its_way = self.writes.growth_bytes().max(self.writes.log_bytes() as u64);
-        let growth_bytes = self.fsm.growth_bytes(&action, on_its_way);
-        if let Err((kind, reason)) = self.admit(now, growth_bytes) {
+        let on_its_way = self.writes.growth().most_bytes.max(self.writes.log_bytes() as u64);
+        let growth = self.fsm.growth(&action, on_its_way);
+        if let Err((kind, reason)) = self.admit(now, growth) {
             return self.refuse(ticket, kind, reason);
         }
         let early = mutants::on(Mutant::ReplyBeforeApply) && is_plain_set(&action);
@@ -253,7 +253,7 @@ impl Replica {
                     let answer = Answer::Stored { version: entry.index.0 };
                     return self.reply(ticket, Reply::Answers(vec![answer]));
                 }
-                self.writes.insert(entry, Write { ticket, deadline, growth_bytes, log_bytes });
+                self.writes.insert(entry, Write { ticket, deadline, growth, log_bytes });
             }
             Err(ProposeError::DiskFull) => self.refuse(ticket, ErrorKind::DiskFull, DISK_FULL),
             Err(ProposeError::DiskLags) => {
@@ -269,17 +269,16 @@ impl Replica {
     }
 
     /// Whether a client's write may enter the log.
-    fn admit(&self, now: Now, growth_bytes: u64) -> Result<(), (ErrorKind, &'static str)> {
+    fn admit(&mut self, now: Now, growth: Growth) -> Result<(), (ErrorKind, &'static str)> {
         if self.leads && !self.raft.leads_with_room(now.time) {
             return Err((ErrorKind::DiskFull, DISK_FULL));
         }
         // How much a write adds is about how much it takes in the log.
-        let log_bytes = self.writes.log_bytes().saturating_add(growth_bytes as usize);
+        let log_bytes = self.writes.log_bytes().saturating_add(growth.most_bytes as usize);
         if log_bytes > self.config.waiting_bytes && !self.writes.is_empty() {
             return Err((ErrorKind::Busy, "too many bytes of writes wait"));
         }
-        let limit = self.config.memory_limit_bytes;
-        if !self.fsm.fits(growth_bytes, self.writes.growth_bytes(), limit) {
+        if !self.make_room(now, growth) {
             return Err((ErrorKind::OutOfMemory, "out of memory"));
         }
         Ok(())

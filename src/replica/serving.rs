@@ -38,6 +38,8 @@ impl Replica {
         let wanted = self.reads.wanted_stamp_ms().filter(|&stamp| stamp > on_its_way);
         let due = self.next_tick_ms().is_some_and(|due| due <= log_time);
         let rested = self.ticked_at.is_none_or(|at| now.time.since(at) >= self.tick_every(now));
+        // Somebody waits for the memory of what is due.
+        let rested = rested || (self.is_short_of_memory() && self.raft.leads_with_room(now.time));
         if wanted.is_some() || (due && rested) {
             let (stamp_ms, tick) = self.stamped(now, Action::Tick);
             self.ticked_at = Some(now.time);
@@ -75,6 +77,7 @@ impl Replica {
                 return false;
             }
             work_bytes += self.fsm.last_work_bytes();
+            self.counts.expired += self.fsm.last_expired() as u64;
         }
         // A log from before a restart may know a later time than any clock.
         let is_behind = |estimate: u64| estimate < self.fsm.log_time_ms();
@@ -94,8 +97,12 @@ impl Replica {
                 if mutants::on(Mutant::ExpiryByLocalClock) {
                     proposal.stamp_ms = now.wall_ms;
                 }
-                self.serve_overtaken(entry.id, proposal.stamp_ms);
-                self.fsm.apply(entry.id.index.0, &proposal)
+                self.serve_overtaken(now, entry.id, proposal.stamp_ms);
+                let reply = self.fsm.apply(entry.id.index.0, &proposal);
+                if let Action::Run { batch, .. } = &proposal.action {
+                    self.evictions.note_use(batch, &self.fsm, now.time);
+                }
+                reply
             }
             Payload::Noop => self.apply_other(entry.id),
             Payload::Membership(membership) => {
@@ -104,6 +111,7 @@ impl Replica {
             }
         };
         self.applied = entry.id;
+        self.evictions.applied(entry.id, &reply);
         self.sample_state(entry.id.index);
         let settled = self.writes.applied(entry.id);
         for ticket in settled.replaced {
@@ -124,13 +132,12 @@ impl Replica {
     /// An entry of ours is about to be applied: the reads that its connection
     /// asked before it are served first. That it is committed proves that this
     /// node still led after they had arrived; its stamp is no earlier than they.
-    pub(super) fn serve_overtaken(&mut self, entry: EntryId, stamp_ms: u64) {
+    pub(super) fn serve_overtaken(&mut self, now: Now, entry: EntryId, stamp_ms: u64) {
         let Some(write) = self.writes.get(entry) else { return };
         let ticket = write.ticket;
         if self.lines.get(&ticket.connection).is_some_and(|line| line.reads > 0) {
             for read in self.reads.before(ticket) {
-                let reply = self.fsm.query(&read.batch, stamp_ms);
-                self.reply_to_read(read.ticket, reply);
+                self.answer_read(now, &read, stamp_ms);
             }
         }
     }
@@ -165,8 +172,7 @@ impl Replica {
             return self.reads.park(read);
         }
         if read.stamp_ms > 0 {
-            let reply = self.fsm.query(&read.batch, read.stamp_ms);
-            return self.reply_to_read(read.ticket, reply);
+            return self.answer_read(now, &read, read.stamp_ms);
         }
         let at_ms = self.judged_at_ms(now, &read);
         // Stale reads are judged by what this node believes; they wait for nobody.
@@ -175,6 +181,11 @@ impl Replica {
             read.stamp_ms = at_ms;
             return self.reads.park(read);
         }
+        self.answer_read(now, &read, at_ms);
+    }
+
+    fn answer_read(&mut self, now: Now, read: &Read, at_ms: u64) {
+        self.evictions.note_use(&read.batch, &self.fsm, now.time);
         let reply = self.fsm.query(&read.batch, at_ms);
         self.reply_to_read(read.ticket, reply);
     }

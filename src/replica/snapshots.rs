@@ -438,6 +438,7 @@ impl Replica {
         let old = std::mem::replace(&mut self.fsm, *fsm);
         self.snapshots.jobs.push(SnapshotJob::Drop(Box::new(old)));
         self.applied = last;
+        self.evictions.skipped(last);
         for ticket in self.writes.skipped(last.index) {
             self.give_up_write(ticket);
         }

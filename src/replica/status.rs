@@ -2,13 +2,38 @@
 
 use super::Replica;
 use super::clock::Now;
-use crate::raft::Role;
+use crate::fsm::Fsm;
+use crate::raft::{Raft, Role};
 use crate::request::{MemberInfo, RoleName, Status};
+
+/// What a replica has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Keys past their deadline that it removed.
+    pub expired: u64,
+    /// Keys that it chose to make way for others.
+    pub evicted: u64,
+}
 
 /// Log time and wall clock further apart than this are worth a look.
 const OFFSET_WARNING_MS: u64 = 1000;
 
 impl Replica {
+    /// Its consensus, to look at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Its state, to look at.
+    pub fn fsm(&self) -> &Fsm {
+        &self.fsm
+    }
+
+    /// What it has done since its start.
+    pub fn counts(&self) -> Counts {
+        Counts { evicted: self.evictions.evicted(), ..self.counts }
+    }
+
     /// The members, in order of their names.
     pub(super) fn members(&self) -> Vec<MemberInfo> {
         let leader = self.raft.leader();
@@ -53,7 +78,7 @@ impl Replica {
             log_bytes: self.log_bytes,
             keys: self.fsm.keys(),
             memory_bytes: self.fsm.memory_bytes(),
-            memory_limit_bytes: self.config.memory_limit_bytes,
+            memory_limit_bytes: self.config.memory.bytes,
             state_hash: self.fsm.contents_hash(),
             log_time_ms: self.log_time_ms(now),
             clock_offset_ms: self.clock.offset_ms(now),

@@ -14,10 +14,12 @@
 pub mod answer;
 pub mod bytes;
 pub mod command;
+pub mod eviction;
 pub mod glob;
 
 pub use answer::{Answer, Failure, Item, Ttl};
 pub use command::{Command, Condition, DATABASES, Expiry, Key, Only, Test};
+pub use eviction::{EvictionOrder, EvictionPolicy, MemoryLimit, SMALLEST_MEMORY_BYTES};
 
 /// Names one write of one session, so that a retry is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

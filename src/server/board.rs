@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::os;
 use crate::protocol::surroundings::{ClientInfo, Description, Facts, Surroundings};
-use crate::request::{Answer, Reply};
+use crate::replica::Counts;
+use crate::request::{Answer, MemoryLimit, Reply};
 
 /// Counts and lists of one node, single-threaded.
 pub struct Board {
@@ -21,6 +22,12 @@ pub struct Board {
     hits: Cell<u64>,
     misses: Cell<u64>,
     remembered: RefCell<BTreeMap<&'static str, String>>,
+    memory: Cell<MemoryLimit>,
+    /// The replica has not been told of that.
+    memory_changed: Cell<bool>,
+    /// What the replica has counted, and what of that is forgotten.
+    counts: Cell<Counts>,
+    forgotten: Cell<Counts>,
 }
 
 /// One client, while it is connected.
@@ -55,7 +62,7 @@ impl Presence {
 
 impl Board {
     /// With nobody connected.
-    pub fn new(clients_limit: usize) -> Self {
+    pub fn new(clients_limit: usize, memory: MemoryLimit) -> Self {
         Self {
             begun: Instant::now(),
             port: Cell::new(0),
@@ -66,12 +73,31 @@ impl Board {
             hits: Cell::new(0),
             misses: Cell::new(0),
             remembered: RefCell::default(),
+            memory: Cell::new(memory),
+            memory_changed: Cell::new(false),
+            counts: Cell::default(),
+            forgotten: Cell::default(),
         }
     }
 
     /// Where clients reach the node.
     pub fn set_port(&self, port: u16) {
         self.port.set(port);
+    }
+
+    /// Whether a client has set another limit on memory.
+    pub fn is_memory_changed(&self) -> bool {
+        self.memory_changed.get()
+    }
+
+    /// Another limit on memory, if a client has set one since this was asked.
+    pub fn take_memory(&self) -> Option<MemoryLimit> {
+        self.memory_changed.take().then(|| self.memory.get())
+    }
+
+    /// What the replica has counted by now.
+    pub fn set_counts(&self, counts: Counts) {
+        self.counts.set(counts);
     }
 
     /// A client has connected.
@@ -125,6 +151,7 @@ pub struct Desk {
 impl Surroundings for Desk {
     fn facts(&self) -> Facts {
         let board = &self.board;
+        let (counts, forgotten) = (board.counts.get(), board.forgotten.get());
         Facts {
             process_id: std::process::id(),
             port: board.port.get(),
@@ -136,6 +163,9 @@ impl Surroundings for Desk {
             hits: board.hits.get(),
             misses: board.misses.get(),
             resident_bytes: os::resident_bytes().unwrap_or(0),
+            memory: board.memory.get(),
+            evicted: counts.evicted.saturating_sub(forgotten.evicted),
+            expired: counts.expired.saturating_sub(forgotten.expired),
         }
     }
 
@@ -163,8 +193,14 @@ impl Surroundings for Desk {
         self.board.remembered.borrow_mut().insert(name, value);
     }
 
+    fn limit_memory(&self, limit: MemoryLimit) {
+        self.board.memory.set(limit);
+        self.board.memory_changed.set(true);
+    }
+
     fn reset_counts(&self) {
         let board = &self.board;
+        board.forgotten.set(board.counts.get());
         for count in [&board.connections, &board.requests, &board.hits, &board.misses] {
             count.set(0);
         }

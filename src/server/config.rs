@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use super::os;
 use crate::client::without_scheme;
 use crate::raft::{Membership, ReadMode};
+use crate::request::{EvictionPolicy, MemoryLimit, SMALLEST_MEMORY_BYTES};
 
 const ENVIRONMENT: &str = "\
 A flag goes before its environment variable. A variable that is set to nothing
@@ -89,11 +90,19 @@ pub struct Flags {
           value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub request_timeout_ms: u64,
 
-    /// How large the data set may grow before writes that make it larger are
-    /// refused. Default: half of this machine's memory.
+    /// How large the data set may grow before keys make way, as --max-memory-policy
+    /// says, or writes that make it larger are refused. The leader's limit is what
+    /// holds. Default: half of this machine's memory.
     #[arg(long, env = "CACHED_MAX_MEMORY_BYTES", value_name = "BYTES",
-          value_parser = clap::value_parser!(u64).range(1 << 20..))]
+          value_parser = clap::value_parser!(u64).range(SMALLEST_MEMORY_BYTES..))]
     pub max_memory_bytes: Option<u64>,
+
+    /// What makes way when the data set has grown as large as it may: by default
+    /// nothing. `allkeys-…` takes any key, `volatile-…` those with a TTL; `lru` the
+    /// one unused for longest, `lfu` the least used, `ttl` the one that ends first.
+    #[arg(long, env = "CACHED_MAX_MEMORY_POLICY", value_name = "POLICY",
+          default_value = "noeviction", ignore_case = true, value_parser = eviction_policy())]
+    pub max_memory_policy: EvictionPolicy,
 
     /// How many clients may be connected.
     #[arg(long, env = "CACHED_MAX_CONNECTIONS", default_value_t = 10_000, value_name = "COUNT",
@@ -274,7 +283,7 @@ pub struct ServerConfig {
     /// How long a request may wait.
     pub request_timeout: Duration,
     /// How large the data set may grow.
-    pub memory_limit_bytes: u64,
+    pub memory: MemoryLimit,
     /// How large a journal file is.
     pub segment_bytes: u64,
     /// When a snapshot is taken.
@@ -322,7 +331,10 @@ impl TryFrom<Flags> for ServerConfig {
             data_dir: flags.data_dir,
             read_mode: flags.read_mode.into(),
             request_timeout: Duration::from_millis(flags.request_timeout_ms),
-            memory_limit_bytes: flags.max_memory_bytes.unwrap_or_else(os::half_of_memory_bytes),
+            memory: MemoryLimit {
+                bytes: flags.max_memory_bytes.unwrap_or_else(os::half_of_memory_bytes),
+                eviction: flags.max_memory_policy,
+            },
             segment_bytes: flags.segment_bytes,
             snapshot_log_bytes: flags.snapshot_log_bytes,
             clients: ClientLimits {
@@ -337,6 +349,11 @@ impl TryFrom<Flags> for ServerConfig {
 fn log_level() -> impl TypedValueParser<Value = log::LevelFilter> {
     let names = ["off", "error", "warn", "info", "debug", "trace"];
     PossibleValuesParser::new(names).try_map(|name| name.parse::<log::LevelFilter>())
+}
+
+fn eviction_policy() -> impl TypedValueParser<Value = EvictionPolicy> {
+    let find = |name: String| EvictionPolicy::find(&name).ok_or("no such policy");
+    PossibleValuesParser::new(EvictionPolicy::ALL.map(EvictionPolicy::name)).try_map(find)
 }
 
 /// Where to listen, and where others are told to connect.
@@ -399,7 +416,8 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert_eq!(config.listen, ["127.0.0.1:3001"]);
         assert_eq!(config.advertise, "127.0.0.1:3001");
-        assert!(config.memory_limit_bytes > 0);
+        assert!(config.memory.bytes > 0);
+        assert_eq!(config.memory.eviction, EvictionPolicy::NoEviction);
     }
 
     #[test]
@@ -450,6 +468,10 @@ mod tests {
         let loud = parse(&["--log-level", "loud"]).unwrap_err();
         assert!(loud.contains("--log-level") && loud.contains("warn, info"), "{loud}");
         assert!(parse(&["--log-level", "WARN"]).is_ok());
+        let policy = parse(&["--max-memory-policy", "lru"]).unwrap_err();
+        assert!(policy.contains("allkeys-lru"), "{policy}");
+        let config = parse(&["--max-memory-policy", "AllKeys-LFU"]).unwrap();
+        assert_eq!(config.memory.eviction, EvictionPolicy::AllKeysLfu);
         assert!(parse(&["--request-timeout-ms", "0"]).unwrap_err().contains("0"));
     }
 }

@@ -305,6 +305,9 @@ impl Connection {
                 }
             }
         }
+        if hub.board.is_memory_changed() {
+            hub.wake();
+        }
         if was_large && state.input.is_empty() {
             // An idle connection does not keep the memory of a large request.
             state.input = BytesMut::new();

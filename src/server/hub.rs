@@ -20,7 +20,7 @@ use super::config::ClientLimits;
 use super::connection::Connection;
 use crate::protocol;
 use crate::replica::{Input, Ticket};
-use crate::request::Reply;
+use crate::request::{MemoryLimit, Reply};
 
 /// To move so many bytes takes about as long as a command.
 const BYTES_PER_COMMAND: usize = 1 << 10;
@@ -47,9 +47,9 @@ pub struct Hub {
 
 impl Hub {
     /// With nobody connected.
-    pub fn new(limits: ClientLimits, protocol: protocol::Limits) -> Self {
+    pub fn new(limits: ClientLimits, protocol: protocol::Limits, memory: MemoryLimit) -> Self {
         Self {
-            board: Rc::new(Board::new(limits.connections)),
+            board: Rc::new(Board::new(limits.connections, memory)),
             allowance: Cell::new(limits.turn_work),
             deferred: RefCell::default(),
             limits,
@@ -218,7 +218,7 @@ mod tests {
     use crate::request::{Answer, Item};
 
     fn hub(limits: ClientLimits) -> Rc<Hub> {
-        Rc::new(Hub::new(limits, protocol::Limits::default()))
+        Rc::new(Hub::new(limits, protocol::Limits::default(), MemoryLimit::default()))
     }
 
     async fn client(hub: &Rc<Hub>, listener: &TcpListener) -> TcpStream {

@@ -260,7 +260,8 @@ impl EventLoop {
         if let Some(wal) = wal {
             journal.start(wal)?;
         }
-        let hub = Rc::new(Hub::new(config.clients.clone(), protocol::Limits::default()));
+        let limits = protocol::Limits::default();
+        let hub = Rc::new(Hub::new(config.clients.clone(), limits, config.memory));
         hub.board.set_port(address::port_of(&config.advertise));
         let peers = Rc::new(Peers::new(
             started.own,
@@ -369,8 +370,10 @@ impl EventLoop {
             self.judge_claim(claim)?;
         }
         self.hub.begin_turn();
-        let arrived = self.hub.take_inbox();
-        let mut effects = self.driver.turn(arrived.into_iter(), os::now);
+        // Before the requests behind it.
+        let memory = self.hub.board.take_memory().map(Input::Memory);
+        let arrived = memory.into_iter().chain(self.hub.take_inbox());
+        let mut effects = self.driver.turn(arrived, os::now);
         if let Some(write) = effects.write.take() {
             self.journal.submit(Job::Write(write));
         }
@@ -391,6 +394,7 @@ impl EventLoop {
             std::mem::take(&mut effects.messages),
             std::mem::take(&mut effects.probes),
         );
+        self.hub.board.set_counts(self.driver.replica().counts());
         self.hub.answer(std::mem::take(&mut effects.replies));
         self.look_at_membership(effects.removed);
         Ok(effects)

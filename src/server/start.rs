@@ -215,7 +215,8 @@ fn build(
         cluster: own.cluster,
         request_timeout: config.request_timeout,
         snapshot_log_bytes: config.snapshot_log_bytes,
-        ..replica::Config::new(config.name.clone(), config.memory_limit_bytes)
+        memory: config.memory,
+        ..replica::Config::new(config.name.clone(), config.memory.bytes)
     };
     Replica::new(replica_config, raft, fsm, newest)
 }

@@ -12,7 +12,7 @@ use raftcache::raft::{
 use raftcache::replica::{
     Config, Driver, Effects, Input, Now, Peer, PeerMessage, Probe, Replica, Ticket,
 };
-use raftcache::request::{Reply, Request};
+use raftcache::request::{MemoryLimit, Reply, Request};
 
 /// A wall clock to begin with, milliseconds since 1970.
 pub const WALL_MS: u64 = 1_700_000_000_000;
@@ -42,6 +42,7 @@ pub struct Cluster {
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
     pub now_ms: u64,
     pub read_mode: ReadMode,
+    pub memory: MemoryLimit,
     /// How much log there may be before a snapshot is taken; if that is little,
     /// nothing that is applied stays in memory either.
     pub snapshot_log_bytes: u64,
@@ -85,10 +86,15 @@ fn member(number: u128) -> Member {
 impl Cluster {
     /// Voters 1 to `count`, with a leader.
     pub fn new(count: u128) -> Self {
-        Self::with_read_mode(count, ReadMode::Lease)
+        Self::with(count, |_| {})
     }
 
     pub fn with_read_mode(count: u128, read_mode: ReadMode) -> Self {
+        Self::with(count, |cluster| cluster.read_mode = read_mode)
+    }
+
+    /// As [`Cluster::new`], with other settings.
+    pub fn with(count: u128, set: impl FnOnce(&mut Self)) -> Self {
         let mut membership = Membership::default();
         (1..=count).for_each(|n| membership.insert(id(n), member(n)));
         let first = Entry { id: EntryId::new(1, 1), payload: Payload::Membership(membership) };
@@ -101,7 +107,8 @@ impl Cluster {
             found: BTreeMap::new(),
             network: VecDeque::new(),
             now_ms: 1000,
-            read_mode,
+            read_mode: ReadMode::Lease,
+            memory: MemoryLimit { bytes: 1 << 30, ..MemoryLimit::default() },
             snapshot_log_bytes: u64::MAX,
             faults: BTreeMap::new(),
             may_fault: false,
@@ -113,6 +120,7 @@ impl Cluster {
             wall_ahead_ms: BTreeMap::new(),
             numbers: 0,
         };
+        set(&mut cluster);
         (1..=count).for_each(|n| cluster.start(n, journal.clone()));
         cluster.run_until("a leader", |cluster| cluster.leader().is_some());
         cluster
@@ -137,7 +145,8 @@ impl Cluster {
         let config = Config {
             cluster: (!journal.entries.is_empty()).then_some(CLUSTER),
             snapshot_log_bytes: self.snapshot_log_bytes,
-            ..Config::new(format!("node{number}"), 1 << 30)
+            memory: self.memory,
+            ..Config::new(format!("node{number}"), 0)
         };
         let last = journal.snapshot.as_ref().map(|meta| meta.last);
         let fsm = last.map_or_else(|| Fsm::new(Limits::default()), |last| files.load(last));

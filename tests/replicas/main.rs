@@ -6,6 +6,7 @@
 mod agreement;
 mod chaos;
 mod cluster;
+mod eviction;
 mod failures;
 mod files;
 mod full_disk;

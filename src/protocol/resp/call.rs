@@ -78,8 +78,6 @@ pub(super) enum Later {
     Exec(Vec<(&'static str, Form)>, Option<Chosen>),
     /// INFO.
     Info(Info),
-    /// CONFIG GET, but for what the replica knows.
-    Config(Vec<(&'static str, String)>),
     /// TIME.
     Time,
     /// ROLE.

@@ -1,4 +1,4 @@
-//! INFO, CONFIG and CLIENT LIST: the node as a monitoring tool of Redis sees it.
+//! INFO and CLIENT LIST: the node as a monitoring tool of Redis sees it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use super::REDIS_VERSION;
 use super::call::{Call, Later, Plan, Planned, Refused};
 use super::write::Out;
 use crate::protocol::surroundings::{ClientInfo, Facts};
-use crate::request::{Answer, Command, DATABASES, Request, RoleName, Status, glob};
+use crate::request::{Answer, Command, DATABASES, Request, RoleName, Status};
 
 /// What is asked of INFO, and what is known so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +112,9 @@ impl Info {
                 ("used_memory_human", human(status.memory_bytes)),
                 ("used_memory_rss", facts.resident_bytes.to_string()),
                 ("used_memory_rss_human", human(facts.resident_bytes)),
-                ("maxmemory", status.memory_limit_bytes.to_string()),
-                ("maxmemory_human", human(status.memory_limit_bytes)),
-                ("maxmemory_policy", text("noeviction")),
+                ("maxmemory", facts.memory.bytes.to_string()),
+                ("maxmemory_human", human(facts.memory.bytes)),
+                ("maxmemory_policy", text(facts.memory.eviction.name())),
             ],
             "persistence" => vec![
                 ("loading", text("0")),
@@ -126,7 +126,8 @@ impl Info {
                 ("total_commands_processed", facts.requests.to_string()),
                 ("keyspace_hits", facts.hits.to_string()),
                 ("keyspace_misses", facts.misses.to_string()),
-                ("evicted_keys", text("0")),
+                ("expired_keys", facts.expired.to_string()),
+                ("evicted_keys", facts.evicted.to_string()),
             ],
             "replication" => replication(status),
             "cluster" => vec![("cluster_enabled", text("0"))],
@@ -249,139 +250,6 @@ fn line(client: &ClientInfo) -> String {
         description.library,
         description.library_version,
     )
-}
-
-/// Settings of Redis that tune what we do not have. Tools set them, and like to
-/// read what they have set.
-const TUNING: [(&str, &str); 12] = [
-    ("activerehashing", "yes"),
-    ("hash-max-listpack-entries", "128"),
-    ("hash-max-listpack-value", "64"),
-    ("hash-max-ziplist-entries", "128"),
-    ("hash-max-ziplist-value", "64"),
-    ("latency-monitor-threshold", "0"),
-    ("list-max-listpack-size", "-2"),
-    ("notify-keyspace-events", ""),
-    ("set-max-intset-entries", "512"),
-    ("slowlog-log-slower-than", "10000"),
-    ("slowlog-max-len", "128"),
-    ("zset-max-listpack-entries", "128"),
-];
-
-/// What is set, under Redis' names.
-fn settings(call: &Call<'_>) -> Vec<(&'static str, String)> {
-    let surroundings = &call.session.surroundings;
-    let facts = surroundings.facts();
-    let fixed = [
-        ("appendfsync", "always".to_owned()),
-        ("appendonly", "yes".to_owned()),
-        ("databases", DATABASES.to_string()),
-        ("maxclients", facts.clients_limit.to_string()),
-        ("maxmemory-policy", "noeviction".to_owned()),
-        ("port", facts.port.to_string()),
-        ("proto-max-bulk-len", call.limits.value_bytes.to_string()),
-        ("replica-read-only", "no".to_owned()),
-        ("requirepass", String::new()),
-        ("save", String::new()),
-        ("slave-read-only", "no".to_owned()),
-        ("timeout", "0".to_owned()),
-    ];
-    let tuning = TUNING.map(|(name, usual)| {
-        (name, surroundings.remembered(name).unwrap_or_else(|| usual.to_owned()))
-    });
-    fixed.into_iter().chain(tuning).collect()
-}
-
-pub(super) fn config_get(call: &mut Call<'_>) -> Planned {
-    if call.count() > SETTINGS_NAMED {
-        return Err(super::call::SYNTAX);
-    }
-    let patterns: Vec<Vec<u8>> =
-        (2..call.count()).map(|i| call.get(i).to_ascii_lowercase()).collect();
-    let is_wanted = |name: &str| patterns.iter().any(|p| glob::matches(p, name.as_bytes()));
-    let mut found = settings(call);
-    found.retain(|(name, _)| is_wanted(name));
-    if !is_wanted("maxmemory") {
-        return Ok(call.written(|out| write_settings(&found, None, out)));
-    }
-    // The replica knows that one.
-    Ok(Plan::Ask(Request::Status, Later::Config(found)))
-}
-
-pub(super) fn write_settings(
-    found: &[(&'static str, String)],
-    status: Option<&Status>,
-    out: &mut Out<'_>,
-) {
-    let maxmemory = status.map(|status| ("maxmemory", status.memory_limit_bytes.to_string()));
-    out.map(found.len() + usize::from(maxmemory.is_some()));
-    for (name, value) in found.iter().chain(&maxmemory) {
-        out.bulk(name.as_bytes());
-        out.bulk(value.as_bytes());
-    }
-}
-
-pub(super) fn config_set(call: &mut Call<'_>) -> Planned {
-    if call.count() % 2 == 1 {
-        return Err("ERR wrong number of arguments for 'config|set' command".into());
-    }
-    if call.count() > SETTINGS_NAMED {
-        return Err(super::call::SYNTAX);
-    }
-    let (mut pairs, settings) = (Vec::new(), settings(call));
-    for i in (2..call.count()).step_by(2) {
-        let is_it = |(name, _): &&(&'static str, _)| call.is(i, name);
-        if let Some((name, _)) = TUNING.iter().find(is_it) {
-            let value = String::from_utf8_lossy(call.get(i + 1)).into_owned();
-            if value.len() > SETTING_BYTES {
-                return Err(format!("ERR a setting exceeds {SETTING_BYTES} bytes").into());
-            }
-            pairs.push((*name, value));
-            continue;
-        }
-        let name = String::from_utf8_lossy(call.get(i)).into_owned();
-        let same = |known: &&(&'static str, String)| call.is(i, known.0);
-        let value = call.get(i + 1);
-        match settings.iter().find(same) {
-            // To set what is so changes nothing.
-            Some((_, known)) if known.as_bytes().eq_ignore_ascii_case(value) => {}
-            Some(_) => return Err(immutable(&name)),
-            None if name.eq_ignore_ascii_case("maxmemory") => return Err(immutable(&name)),
-            None => {
-                return Err(format!(
-                    "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
-                )
-                .into());
-            }
-        }
-    }
-    for (name, value) in pairs {
-        call.session.surroundings.remember(name, value);
-    }
-    call.ok()
-}
-
-/// How many words a CONFIG SET may have.
-const SETTINGS_NAMED: usize = 128;
-
-/// The longest setting that is remembered.
-const SETTING_BYTES: usize = 256;
-
-fn immutable(name: &str) -> Refused {
-    format!(
-        "ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable \
-         config: it is a flag of cached"
-    )
-    .into()
-}
-
-pub(super) fn config_resetstat(call: &mut Call<'_>) -> Planned {
-    call.session.surroundings.reset_counts();
-    call.ok()
-}
-
-pub(super) fn config_rewrite(_call: &mut Call<'_>) -> Planned {
-    Err("ERR The server is running without a config file".into())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::call::{Call, Planned, Refused};
 use super::parse::Words;
-use super::{info, keys, scripts, server, session, strings};
+use super::{config, info, keys, scripts, server, session, strings};
 use crate::request::{Batch, Command, Consistency, Request};
 
 /// A command, or one word of a command of two.
@@ -153,10 +153,10 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "command|getkeys" -3 LOCAL NONE server::command_getkeys, "Finds the keys of a command.";
     "command|info" -2 LOCAL NONE server::command_info, "Describes commands.";
     "command|list" -2 LOCAL NONE server::command_list, "Lists the commands.";
-    "config|get" -3 NO_MULTI NONE info::config_get, "Returns settings.";
-    "config|resetstat" 2 NO_MULTI NONE info::config_resetstat, "Counts from now on.";
-    "config|rewrite" 2 LOCAL NONE info::config_rewrite, "Fails: there is no file of settings.";
-    "config|set" -4 NO_MULTI NONE info::config_set, "Sets what means nothing here.";
+    "config|get" -3 NO_MULTI NONE config::config_get, "Returns settings.";
+    "config|resetstat" 2 NO_MULTI NONE config::config_resetstat, "Counts from now on.";
+    "config|rewrite" 2 LOCAL NONE config::config_rewrite, "Fails: there is no file of settings.";
+    "config|set" -4 NO_MULTI NONE config::config_set, "Sets the limit on memory; keeps what means nothing here.";
     "dbsize" 1 READ NONE keys::dbsize, "Counts the keys of a database.";
     "flushall" -1 REMOVE NONE keys::flushall, "Removes every key.";
     "flushdb" -1 REMOVE NONE keys::flushdb, "Removes every key of a database.";

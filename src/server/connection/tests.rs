@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::fsm::{self, Action, Fsm, Proposal};
 use crate::protocol;
 use crate::replica::{Input, Ticket};
-use crate::request::{Batch, Command, Condition, Expiry, Key, Reply, Request};
+use crate::request::{Batch, Command, Condition, Expiry, Key, MemoryLimit, Reply, Request};
 use crate::server::config::ClientLimits;
 use crate::server::hub::Hub;
 
@@ -46,7 +46,7 @@ struct Server {
 
 impl Server {
     async fn start(limits: ClientLimits) -> Self {
-        let hub = Rc::new(Hub::new(limits, protocol::Limits::default()));
+        let hub = Rc::new(Hub::new(limits, protocol::Limits::default(), MemoryLimit::default()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let data = RefCell::new(Fsm::new(fsm::Limits::default()));
         Self { hub, listener, data, index: Cell::new(0) }
