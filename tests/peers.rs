@@ -74,7 +74,8 @@ impl Node {
         let (reports, _) = unbounded_channel();
         let (protocol, memory) = (protocol::Limits::default(), MemoryLimit::default());
         let hub = Rc::new(Hub::new(ClientLimits::default(), protocol, memory));
-        let journal = Rc::new(Journal::new(unjoined, reports));
+        let synced = hub.board.metrics.sync.clone();
+        let journal = Rc::new(Journal::new(unjoined, reports, synced));
         let own = peer(id, cluster);
         let peers = Peers::new(own, address.clone(), limits, Rc::clone(&hub), journal);
         let peers = Rc::new(peers);

@@ -42,6 +42,7 @@
 //! |---|---|
 //! | `GET /status` | 200, JSON: see below |
 //! | `GET /health` | 200 `OK`: the process is well |
+//! | `GET /metrics` | 200, for Prometheus: counters, latencies, and how the node is |
 //! | `GET /ready` | 200 `OK` if this node can serve linearizable reads, else 503 |
 //! | `GET /` | 200, these routes for people |
 //!
@@ -105,6 +106,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::surroundings::Surroundings;
 use super::{Codec, Incoming, Limits, ProtocolError, REQUEST_LINE_BYTES};
 use crate::request::{Reply, Request};
 use body::Body;
@@ -144,6 +146,7 @@ POST   /api/v1/node   take in the node {\"addr\":\"host:port\",\"node_id\":\"nam
 DELETE /api/v1/node/{id}
 
 GET    /status        the node and its cluster
+GET    /metrics       the same and more for Prometheus
 GET    /health        whether the process is well
 GET    /ready         whether it serves
 ";
@@ -161,9 +164,9 @@ struct Unfinished {
 }
 
 /// The server's side of an HTTP connection.
-#[derive(Debug, Default)]
 pub struct HttpCodec {
     limits: Limits,
+    surroundings: Box<dyn Surroundings>,
     /// How the replies that are to come are to be written.
     awaited: VecDeque<(Shape, Manner)>,
     /// How much of the input is known to hold no end of a head.
@@ -175,8 +178,9 @@ pub struct HttpCodec {
 
 impl HttpCodec {
     /// A codec that accepts what is within `limits`.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    pub fn new(limits: Limits, surroundings: Box<dyn Surroundings>) -> Self {
+        let (awaited, searched, unfinished, ended) = Default::default();
+        Self { limits, surroundings, awaited, searched, unfinished, ended }
     }
 
     /// Understands the head at the front of `input`, if it is whole.
@@ -234,7 +238,7 @@ impl Codec for HttpCodec {
     fn encode(&mut self, reply: &Reply, output: &mut BytesMut) -> Option<Request> {
         let (shape, manner) =
             self.awaited.pop_front().expect("no more replies come than were asked for");
-        shape.response(reply, &self.limits).put(manner, output);
+        shape.response(reply, &self.limits, &*self.surroundings).put(manner, output);
         None
     }
 

@@ -147,7 +147,7 @@ pub trait Codec {
 }
 
 /// A wire format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Ours: [`binary`].
     Binary,
@@ -157,6 +157,21 @@ pub enum Protocol {
     Http,
     /// A command per line: [`text`].
     Text,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Binary, Self::Resp, Self::Http, Self::Text];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Resp => "resp",
+            Self::Http => "http",
+            Self::Text => "text",
+        }
+    }
 }
 
 /// What the first bytes of a connection say.

@@ -128,7 +128,10 @@ impl RespCodec {
     fn take(&mut self, words: &Words) -> Incoming {
         let planned = match table::spec_of(words) {
             Ok(spec) => self.plan(spec, words),
-            Err(refused) => Err(self.refuse_in_transaction(words, refused)),
+            Err(refused) => {
+                self.session.surroundings.note_command("");
+                Err(self.refuse_in_transaction(words, refused))
+            }
         };
         let is_heard = self.session.is_heard();
         let resp3 = self.session.resp3;
@@ -163,13 +166,13 @@ impl RespCodec {
         spec: &'static Spec,
         words: &Words,
     ) -> Result<(&'static str, Plan), Refused> {
+        self.session.surroundings.note_command(spec.name);
         let is_queued = self.session.is_in_transaction() && !spec.is_at_once();
         if is_queued && !spec.may_be_queued() {
             self.fail_transaction();
             return Err("ERR Command not allowed inside a transaction".into());
         }
         let (session, limits) = (&mut self.session, &self.limits);
-        session.surroundings.note_command(spec.name);
         let mut call = Call { words, session, limits, name: spec.name };
         let planned = spec.run(&mut call);
         if spec.is_about_the_connection() {

@@ -3,9 +3,9 @@
 //! Some requests are about the node and its clients and not about the data: INFO,
 //! CONFIG, CLIENT LIST. Their answers are values, so that codecs stay pure.
 
-use crate::request::MemoryLimit;
+use crate::request::{MemoryLimit, Status};
 
-/// What a node knows of itself beside its [`Status`](crate::request::Status).
+/// What a node knows of itself beside its [`Status`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The process.
@@ -98,6 +98,9 @@ pub trait Surroundings {
     /// The data set may grow as large as this from now on.
     fn limit_memory(&self, limit: MemoryLimit);
 
+    /// What there is for a monitoring system to read.
+    fn metrics(&self, status: &Status) -> String;
+
     /// Counts from now on.
     fn reset_counts(&self);
 }
@@ -130,6 +133,10 @@ impl Surroundings for Nowhere {
     fn remember(&self, _name: &'static str, _value: String) {}
 
     fn limit_memory(&self, _limit: MemoryLimit) {}
+
+    fn metrics(&self, _status: &Status) -> String {
+        String::new()
+    }
 
     fn reset_counts(&self) {}
 }

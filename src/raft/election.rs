@@ -135,6 +135,7 @@ impl Raft {
     }
 
     pub(super) fn become_candidate(&mut self, now: Time, transfer: bool) {
+        self.elections += 1;
         self.core.put_off_election(now);
         self.core.enter_term(self.core.term().next(), Some(self.core.config.id));
         self.turn_into(Role::Candidate(Candidate::new(transfer)));

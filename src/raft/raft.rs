@@ -50,6 +50,8 @@ pub struct Raft {
     pub(super) core: Core,
     pub(super) role: Role,
     pub(super) fault: Option<Fault>,
+    /// How many this node has stood for since its start.
+    pub(super) elections: u64,
     invariants: Invariants,
 }
 
@@ -58,7 +60,7 @@ impl Raft {
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Self {
         let core = Core::new(config, recovered, now);
         let role = Role::Follower(Follower::default());
-        Self { core, role, fault: None, invariants: Invariants::default() }
+        Self { core, role, fault: None, elections: 0, invariants: Invariants::default() }
     }
 
     /// A message has arrived.
@@ -338,6 +340,11 @@ impl Raft {
             Role::Follower(follower) => follower.leader,
             _ => None,
         }
+    }
+
+    /// How many elections this node has stood for since its start.
+    pub fn elections(&self) -> u64 {
+        self.elections
     }
 
     /// The current term.

@@ -286,6 +286,9 @@ pub struct Effects {
     pub drained: bool,
     /// A committed entry has removed this node from its cluster.
     pub removed: bool,
+    /// Of the entries proposed here that were applied in this turn, how long the
+    /// slowest took; for those who watch.
+    pub committed_after: Option<Duration>,
     /// This node must not go on; for the operator.
     pub fault: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! The replica itself: what has happened in, what is to be done out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::mutants::{self, Mutant};
 use crate::raft::message::VoteResponse;
-use crate::raft::{EntryId, Envelope, Membership, Message, NodeId, Raft, Role, Term, Time};
+use crate::raft::{EntryId, Envelope, Index, Membership, Message, NodeId, Raft, Role, Term, Time};
 use crate::request::{ErrorKind, Reply};
 
 /// How many cleared keys a turn frees the memory of.
@@ -78,6 +78,8 @@ pub struct Replica {
     pub(super) evictions: Evictions,
     /// Of those that nobody else counts.
     pub(super) counts: Counts,
+    /// The last entries of turns in which some were proposed, and when.
+    pub(super) proposed: VecDeque<(Index, Time)>,
     pub(super) snapshot_taken: Option<EntryId>,
     pub(super) lines: HashMap<u64, Line, foldhash::fast::FixedState>,
     pub(super) replies: Vec<(Ticket, Reply)>,
@@ -123,6 +125,7 @@ impl Replica {
             agreement,
             evictions,
             counts: Counts::default(),
+            proposed: VecDeque::new(),
             snapshot_taken: None,
             lines: HashMap::default(),
             replies: Vec::new(),
@@ -271,7 +274,9 @@ impl Replica {
         if let Some(meta) = ready.restore {
             self.restore(meta.last);
         }
+        self.note_proposed(now.time);
         at_once |= self.apply(now);
+        let committed_after = self.note_committed(now.time);
         if self.fault.is_none() {
             at_once |= self.serve_ready(now);
             self.send_snapshots(now.time, &ready.snapshot_to);
@@ -306,6 +311,7 @@ impl Replica {
             wake_at: if at_once { Some(now.time) } else { self.wake_at(now) },
             drained: self.stopping.is_some() && self.is_drained(),
             removed: self.raft.is_removed(),
+            committed_after,
             fault: self.fault.clone(),
         }
     }

@@ -288,6 +288,7 @@ impl Replica {
         let Held { ticket, request, deadline, .. } = held;
         let (term, bytes) = (self.raft.term(), request.size_bytes());
         let timeout = deadline.since(now.time);
+        self.counts.forwarded += 1;
         let line = self.line(ticket);
         line.forwarded += 1;
         if !is_read(&request) {

@@ -8,7 +8,7 @@ use super::replica::Replica;
 use super::requests::NO_LEADER;
 use crate::fsm::{Action, Proposal};
 use crate::mutants::{self, Mutant};
-use crate::raft::{Entry, EntryId, Payload};
+use crate::raft::{Entry, EntryId, Payload, Time};
 use crate::request::{ErrorKind, Reply};
 
 /// Ticks that only remove what is due come no faster than this.
@@ -21,6 +21,9 @@ const TICK_EVERY_ON_FULL_DISKS: Duration = Duration::from_secs(1);
 /// more, are applied in one turn: about half a millisecond. [A thousand
 /// times a byte is added to a value of 16 MiB, and for seconds nobody is heard.]
 const APPLIED_BYTES_PER_TURN: usize = 512 << 10;
+
+/// Of how many turns whose entries are not applied yet the time is known.
+const TIMED_TURNS: usize = 1024;
 
 /// Reads may have waited for one word of the leader, thousands at a time: so many
 /// commands, and one batch more, are served in one turn.
@@ -85,6 +88,30 @@ impl Replica {
             self.clock.follow(now, self.fsm.log_time_ms());
         }
         self.raft.has_committed()
+    }
+
+    /// Remembers when the newest entries were proposed.
+    pub(super) fn note_proposed(&mut self, now: Time) {
+        let last = self.raft.last().index;
+        if !self.leads {
+            self.proposed.clear();
+        } else if self.proposed.back().is_none_or(|&(known, _)| known < last)
+            && last > self.applied.index
+            && self.proposed.len() < TIMED_TURNS
+        {
+            self.proposed.push_back((last, now));
+        }
+    }
+
+    /// How long ago the oldest was of those that are applied by now.
+    pub(super) fn note_committed(&mut self, now: Time) -> Option<Duration> {
+        let mut oldest = None;
+        while let Some((_, at)) =
+            self.proposed.pop_front_if(|&mut (last, _)| last <= self.applied.index)
+        {
+            oldest.get_or_insert(now.since(at));
+        }
+        oldest
     }
 
     /// Applies an entry and answers whoever waits for it, or says why this node

@@ -45,6 +45,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 struct Taking {
     last: EntryId,
+    begun: Time,
     pieces_under_way: usize,
     /// The walk is through.
     walked: bool,
@@ -174,7 +175,7 @@ impl Replica {
         log::info!("{}: takes a snapshot at {last}", self.config.name);
         self.snapshots.jobs.push(SnapshotJob::Begin { meta, head });
         self.snapshots.taking =
-            Some(Taking { last, pieces_under_way: 0, walked: false, finishing: false });
+            Some(Taking { last, begun: now, pieces_under_way: 0, walked: false, finishing: false });
     }
 
     fn go_on_with_own(&mut self, now: Time) -> bool {
@@ -363,7 +364,10 @@ impl Replica {
             SnapshotReport::Written { last, .. }
                 if self.snapshots.taking.is_none_or(|taking| taking.last != last) => {}
             SnapshotReport::Written { last, size_bytes } => {
-                self.snapshots.taking = None;
+                if let Some(taking) = self.snapshots.taking.take() {
+                    self.counts.snapshots_written += 1;
+                    self.counts.last_snapshot_took = now.time.since(taking.begun);
+                }
                 // One that the leader sent meanwhile may be newer.
                 if self.snapshots.newest.is_none_or(|newest| newest.last.index < last.index) {
                     self.snapshots.newest = Some(Available { last, size_bytes });
@@ -434,6 +438,7 @@ impl Replica {
         let fsm = self.snapshots.restored.take().expect("a snapshot comes with its state");
         assert_eq!(fsm.applied(), last.index.0, "and that is the one");
         self.give_up_own_snapshot();
+        self.counts.snapshots_installed += 1;
         log::info!("{}: continues from the snapshot at {last}", self.config.name);
         let old = std::mem::replace(&mut self.fsm, *fsm);
         self.snapshots.jobs.push(SnapshotJob::Drop(Box::new(old)));

@@ -1,18 +1,34 @@
 //! How a replica is, for people.
 
+use std::time::Duration;
+
 use super::Replica;
 use super::clock::Now;
 use crate::fsm::Fsm;
-use crate::raft::{Raft, Role};
+use crate::raft::{NodeId, Raft, Role};
 use crate::request::{MemberInfo, RoleName, Status};
 
 /// What a replica has done since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// It can vouch for its state.
+    pub serves: bool,
     /// Keys past their deadline that it removed.
     pub expired: u64,
     /// Keys that it chose to make way for others.
     pub evicted: u64,
+    /// Requests that it sent on to the leader.
+    pub forwarded: u64,
+    /// Elections that it stood for.
+    pub elections: u64,
+    /// Snapshots of its own.
+    pub snapshots_written: u64,
+    /// Snapshots of others that it took over.
+    pub snapshots_installed: u64,
+    /// The size of the newest snapshot file.
+    pub last_snapshot_bytes: u64,
+    /// How long the last one of its own took.
+    pub last_snapshot_took: Duration,
 }
 
 /// Log time and wall clock further apart than this are worth a look.
@@ -31,7 +47,13 @@ impl Replica {
 
     /// What it has done since its start.
     pub fn counts(&self) -> Counts {
-        Counts { evicted: self.evictions.evicted(), ..self.counts }
+        Counts {
+            serves: self.fault.is_none(),
+            evicted: self.evictions.evicted(),
+            elections: self.raft.elections(),
+            last_snapshot_bytes: self.snapshots.newest.map_or(0, |newest| newest.size_bytes),
+            ..self.counts
+        }
     }
 
     /// The members, in order of their names.
@@ -44,10 +66,22 @@ impl Replica {
             client_address: member.client_address.clone(),
             voter: member.voter,
             leader: leader == Some(node),
+            durable: self.durable_at(node),
         });
         let mut members: Vec<MemberInfo> = members.collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         members
+    }
+
+    /// The last entry on a member's disk, if this node leads.
+    fn durable_at(&self, node: NodeId) -> Option<u64> {
+        let Role::Leader(leader) = self.raft.role() else { return None };
+        if node == self.raft.id() {
+            return Some(self.raft.durable_index().0);
+        }
+        let progress = leader.progress().find(|&(other, _)| other == node);
+        // 0 as long as it has said nothing in this term.
+        progress.map(|(_, progress)| progress.matched.0).filter(|&matched| matched > 0)
     }
 
     fn role_name(&self) -> RoleName {

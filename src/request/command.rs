@@ -242,6 +242,27 @@ impl Command {
         }
     }
 
+    /// A word for it, for statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Get(_) => "get",
+            Self::Exists(_) => "exists",
+            Self::Ttl(_) | Self::Deadline(_) => "ttl",
+            Self::Count { .. } | Self::CountExpiring { .. } => "count",
+            Self::Scan { .. } => "scan",
+            Self::Set { .. } => "set",
+            Self::Delete(_) => "delete",
+            Self::Expire { .. } | Self::ExpireOnly { .. } => "expire",
+            Self::Increment { .. } | Self::IncrementFloat { .. } => "increment",
+            Self::Append { .. } => "append",
+            Self::SetRange { .. } => "set_range",
+            Self::Rename { .. } => "rename",
+            Self::Copy { .. } => "copy",
+            Self::Clear { .. } => "clear",
+            Self::When { .. } => "when",
+        }
+    }
+
     /// Shows the keys that it names, those of its parts included.
     pub fn each_key<'a>(&'a self, see: &mut dyn FnMut(&'a Key)) {
         match self {

@@ -141,6 +141,23 @@ impl Request {
         }
     }
 
+    /// A word for it, for statistics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Run { batch, .. } => match &batch.commands[..] {
+                [command] => command.name(),
+                _ => "batch",
+            },
+            Self::OpenSession => "open_session",
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Members => "members",
+            Self::Transfer { .. } => "transfer",
+            Self::Status => "status",
+        }
+    }
+
     /// A linearizable read or a plain write of one command.
     pub fn run(command: Command) -> Self {
         Self::Run {
@@ -190,7 +207,7 @@ impl Reply {
 }
 
 /// Why a request failed. See each for whether it may have had an effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The request makes no sense, or breaks a limit. No effect.
     Invalid,
@@ -213,6 +230,23 @@ pub enum ErrorKind {
     NotServing,
 }
 
+impl ErrorKind {
+    /// A word for it, for scripts and statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NoLeader => "no_leader",
+            Self::Unknown => "unknown",
+            Self::OutOfMemory => "out_of_memory",
+            Self::DiskFull => "disk_full",
+            Self::Busy => "busy",
+            Self::SessionExpired => "session_expired",
+            Self::Refused => "refused",
+            Self::NotServing => "not_serving",
+        }
+    }
+}
+
 /// One member, as the effective configuration knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberInfo {
@@ -228,10 +262,12 @@ pub struct MemberInfo {
     pub voter: bool,
     /// Whether it leads, as far as the answering node knows.
     pub leader: bool,
+    /// The last entry on its disk, if the answering node leads and so knows.
+    pub durable: Option<u64>,
 }
 
 /// What part a node has in its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RoleName {
     /// Follows a leader, or waits for one.
     Follower,
@@ -242,11 +278,12 @@ pub enum RoleName {
     /// Is being caught up and does not count yet.
     Learner,
     /// Has not joined a cluster yet.
+    #[default]
     Joining,
 }
 
 /// How one node is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// Its name.
     pub name: String,

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::metrics::Metrics;
 use super::os;
 use crate::protocol::surroundings::{ClientInfo, Description, Facts, Surroundings};
+use crate::protocol::{Incoming, Protocol};
 use crate::replica::Counts;
-use crate::request::{Answer, MemoryLimit, Reply};
+use crate::request::{Answer, MemoryLimit, Reply, Status};
 
 /// Counts and lists of one node, single-threaded.
 pub struct Board {
@@ -19,6 +21,8 @@ pub struct Board {
     clients: RefCell<BTreeMap<u64, Rc<Presence>>>,
     connections: Cell<u64>,
     requests: Cell<u64>,
+    /// What is counted for those who watch.
+    pub metrics: Metrics,
     hits: Cell<u64>,
     misses: Cell<u64>,
     remembered: RefCell<BTreeMap<&'static str, String>>,
@@ -38,6 +42,7 @@ pub struct Presence {
     since: Instant,
     heard: Cell<Instant>,
     command: Cell<&'static str>,
+    protocol: Cell<Protocol>,
     description: RefCell<Description>,
 }
 
@@ -45,6 +50,21 @@ impl Presence {
     /// It has sent something.
     pub fn hear(&self) {
         self.heard.set(Instant::now());
+    }
+
+    /// When it last did.
+    pub fn heard(&self) -> Instant {
+        self.heard.get()
+    }
+
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.get()
+    }
+
+    /// It speaks this.
+    pub fn set_protocol(&self, protocol: Protocol) {
+        self.protocol.set(protocol);
     }
 
     fn info(&self) -> ClientInfo {
@@ -70,6 +90,7 @@ impl Board {
             clients: RefCell::default(),
             connections: Cell::new(0),
             requests: Cell::new(0),
+            metrics: Metrics::default(),
             hits: Cell::new(0),
             misses: Cell::new(0),
             remembered: RefCell::default(),
@@ -110,6 +131,7 @@ impl Board {
             since: now,
             heard: Cell::new(now),
             command: Cell::new(""),
+            protocol: Cell::new(Protocol::Text),
             description: RefCell::default(),
         });
         self.clients.borrow_mut().insert(id, Rc::clone(&presence));
@@ -123,13 +145,26 @@ impl Board {
     }
 
     /// A request was taken in.
-    pub fn count_request(&self) {
+    pub fn count_request(&self, presence: &Presence, incoming: &Incoming) {
         self.requests.set(self.requests.get() + 1);
+        let protocol = presence.protocol();
+        let command = match incoming {
+            // It has told the name of its command, if that has one.
+            _ if protocol == Protocol::Resp && presence.command.get().is_empty() => "unknown",
+            _ if protocol == Protocol::Resp => presence.command.get(),
+            Incoming::Ask(request) => request.name(),
+            _ => "other",
+        };
+        self.metrics.count_request(protocol, command);
     }
 
-    /// What was found, and what not.
+    /// What was found, and what not; or why nothing was done.
     pub fn count_reply(&self, reply: &Reply) {
-        let Reply::Answers(answers) = reply else { return };
+        let answers = match reply {
+            Reply::Answers(answers) => answers,
+            Reply::Error(kind, _) => return self.metrics.count_refused(*kind),
+            _ => return,
+        };
         for answer in answers {
             match answer {
                 Answer::Item(Some(_)) => self.hits.set(self.hits.get() + 1),
@@ -196,6 +231,10 @@ impl Surroundings for Desk {
     fn limit_memory(&self, limit: MemoryLimit) {
         self.board.memory.set(limit);
         self.board.memory_changed.set(true);
+    }
+
+    fn metrics(&self, status: &Status) -> String {
+        self.board.metrics.text(status, &self.facts(), &self.board.counts.get())
     }
 
     fn reset_counts(&self) {

@@ -17,27 +17,21 @@
 //! a pipeline as many reads are taken in at a time as would be too much if their
 //! values were as large as those before: [one that asks for 16 MiB a thousand
 //! times is executed as fast as it reads].
-//!
-//! Who is told a last word may still be sending. To close over bytes that nobody
-//! has read resets the connection, and the client's system may drop the word that
-//! it has not given to the client yet. So only the writing side is shut, and what
-//! still comes is read and thrown away, for a while.
 
+mod parting;
 mod state;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::Shutdown;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::{Buf, BufMut, BytesMut};
-use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::address;
 use super::board::{Desk, Presence};
@@ -68,11 +62,6 @@ const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a last word may take to reach the client, and how long somebody who
 /// has been told it may say nothing and not close either.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How much is thrown away of what is sent behind the last request: the largest
-/// that may be begun, 32 MiB, and as much for those who do not look before they
-/// have sent a file that is too large. Who sends more does not listen.
-const DRAINED_BYTES: usize = 64 << 20;
 
 /// One client.
 pub struct Connection {
@@ -154,52 +143,6 @@ impl Connection {
             // However fast it sends or takes, others have their turn.
             yield_now().await;
         }
-    }
-
-    /// Everything is said. The client hears it before the connection is gone.
-    async fn part(&self, hub: &Hub) -> io::Result<()> {
-        if self.state.borrow().is_abrupt() {
-            return Ok(());
-        }
-        self.state.borrow_mut().release();
-        self.count(hub, &mut self.state.borrow_mut());
-        SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
-        let patience = hub.limits.partial_request_timeout;
-        timeout(patience, self.drain(hub)).await.map_err(|_| io::ErrorKind::TimedOut)?
-    }
-
-    /// Reads what still comes and throws it away, until the client closes or the
-    /// node stops. Nothing is kept, and others go first as with any reading.
-    async fn drain(&self, hub: &Hub) -> io::Result<()> {
-        let mut left = DRAINED_BYTES;
-        while left > 0 && !self.state.borrow().is_abrupt() {
-            let event = async {
-                tokio::select! {
-                    ready = self.stream.readable(), if !self.deferred.get() => ready,
-                    () = self.wake.notified() => Ok(()),
-                }
-            };
-            timeout(FAREWELL_TIMEOUT, event).await.map_err(|_| io::ErrorKind::TimedOut)??;
-            if !hub.may_work() {
-                self.defer(hub);
-                continue;
-            }
-            match self.throw_away() {
-                Ok(0) => break,
-                Ok(count) => {
-                    hub.spend(0, count);
-                    left = left.saturating_sub(count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-            yield_now().await;
-        }
-        Ok(())
-    }
-
-    fn throw_away(&self) -> io::Result<usize> {
-        self.stream.try_read(&mut [0; READ_BYTES])
     }
 
     /// Whether to read, whether to write, whether it is over.
@@ -321,7 +264,7 @@ impl Connection {
         let Some(incoming) = codec.decode(&mut state.input)? else { return Ok(false) };
         state.closing |= codec.ends();
         hub.spend(1, before - state.input.len());
-        hub.board.count_request();
+        hub.board.count_request(&self.presence, &incoming);
         let answer = match incoming {
             Incoming::Answered(reply) => Answer::Reply(reply),
             Incoming::Written(bytes) => Answer::Written(bytes),
@@ -333,7 +276,7 @@ impl Connection {
             }
         };
         let number = state.first + state.slots.len() as u64;
-        state.slots.push_back(Slot { answer: None, values: 0, bytes: 0 });
+        state.slots.push_back(Slot { answer: None, values: 0, bytes: 0, asked: None });
         self.put(hub, state, number, answer);
         Ok(true)
     }
@@ -345,7 +288,8 @@ impl Connection {
         let bytes = values.saturating_mul(state.value_bytes).min(hub.protocol.reply_bytes);
         let number = state.first + state.slots.len() as u64;
         state.expected_bytes += bytes;
-        state.slots.push_back(Slot { answer: None, values, bytes });
+        let asked = Some(self.presence.heard());
+        state.slots.push_back(Slot { answer: None, values, bytes, asked });
         let ticket = Ticket { connection: self.id, number };
         hub.submit(Input::Request { ticket, request });
     }
@@ -363,6 +307,7 @@ impl Connection {
         match recognise(&state.input) {
             Recognition::NeedMore => false,
             Recognition::Protocol(protocol) => {
+                self.presence.set_protocol(protocol);
                 state.codec = Some(self.codec(hub, protocol));
                 true
             }
@@ -376,14 +321,17 @@ impl Connection {
     }
 
     fn codec(&self, hub: &Hub, protocol: Protocol) -> Box<dyn Codec> {
+        let desk = || {
+            let (board, presence) = (Rc::clone(&hub.board), Rc::clone(&self.presence));
+            Box::new(Desk { board, presence })
+        };
         match protocol {
             Protocol::Binary => Box::new(BinaryCodec::new(hub.protocol)),
             Protocol::Resp => {
-                let (board, presence) = (Rc::clone(&hub.board), Rc::clone(&self.presence));
-                let (desk, seed) = (Box::new(Desk { board, presence }), random_u128() as u64);
-                Box::new(RespCodec::new(hub.protocol, self.id, seed, desk))
+                let seed = random_u128() as u64;
+                Box::new(RespCodec::new(hub.protocol, self.id, seed, desk()))
             }
-            Protocol::Http => Box::new(HttpCodec::new(hub.protocol)),
+            Protocol::Http => Box::new(HttpCodec::new(hub.protocol, desk())),
             Protocol::Text => Box::new(TextCodec::new(hub.protocol)),
         }
     }
@@ -452,14 +400,17 @@ impl Connection {
     }
 
     fn write(&self, hub: &Hub, state: &mut State) -> io::Result<()> {
-        let mut took_bytes = 0;
+        let (mut took_bytes, now) = (0, StdInstant::now());
         while state.has_unwritten() && took_bytes < WRITE_BYTES {
             if !hub.may_work() {
                 self.defer(hub);
                 break;
             }
             let before = state.output.len();
-            state.encode_answered(&hub.limits);
+            state.encode_answered(&hub.limits, |asked| {
+                let took = now.saturating_duration_since(asked);
+                hub.board.metrics.note_answered(self.presence.protocol(), took);
+            });
             hub.spend(0, state.output.len() - before);
             if let Some(request) = state.more.take() {
                 self.ask(hub, state, request);

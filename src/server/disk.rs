@@ -4,8 +4,9 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::replica::Input;
@@ -27,21 +28,23 @@ pub struct DiskThread {
     /// What the thread will be given.
     queue: Option<Receiver<Job>>,
     reports: UnboundedSender<Report>,
+    synced: Histogram,
     thread: Option<JoinHandle<()>>,
 }
 
 impl DiskThread {
-    /// No thread yet; this is where its reports will go.
-    pub fn new(reports: UnboundedSender<Report>) -> Self {
+    /// No thread yet; this is where its reports will go, and how long each batch took.
+    pub fn new(reports: UnboundedSender<Report>, synced: Histogram) -> Self {
         let (jobs, queue) = channel();
-        Self { jobs: Some(jobs), queue: Some(queue), reports, thread: None }
+        Self { jobs: Some(jobs), queue: Some(queue), reports, synced, thread: None }
     }
 
     /// Starts the thread, once.
     pub fn start(&mut self, wal: Wal<StdDisk>) -> std::io::Result<()> {
         let queue = self.queue.take().expect("a node has one journal in its life");
         let reports = self.reports.clone();
-        let worker = Worker { journal: JournalWorker::new(wal), queue, reports };
+        let synced = self.synced.clone();
+        let worker = Worker { journal: JournalWorker::new(wal), queue, reports, synced };
         self.thread = Some(std::thread::Builder::new().name("disk".into()).spawn(|| worker.run())?);
         Ok(())
     }
@@ -75,6 +78,7 @@ struct Worker {
     journal: JournalWorker<StdDisk>,
     queue: Receiver<Job>,
     reports: UnboundedSender<Report>,
+    synced: Histogram,
 }
 
 impl Worker {
@@ -86,7 +90,7 @@ impl Worker {
 
     /// Until the queue is closed and empty, or the disk fails.
     fn work(&mut self) -> Result<(), WalError> {
-        let Self { journal, queue, reports } = self;
+        let Self { journal, queue, reports, synced } = self;
         // Nobody listens any more when the process is ending.
         let report = &mut |input| drop(reports.send(Report::Input(input)));
         journal.begin(report);
@@ -101,7 +105,12 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => journal.rest()?,
                 Err(RecvTimeoutError::Disconnected) => return journal.close(),
             }
+            let (begun, has_writes) = (Instant::now(), journal.has_writes());
             journal.settle(report)?;
+            // On a full disk they wait.
+            if has_writes && !journal.has_writes() {
+                synced.observe(begun.elapsed().as_secs_f64());
+            }
         }
     }
 }

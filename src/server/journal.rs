@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::disk::{DiskThread, Report};
@@ -44,10 +45,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// No threads yet; this is where their reports will go.
-    pub fn new(unjoined: Option<Unjoined>, reports: UnboundedSender<Report>) -> Self {
+    /// No threads yet; this is where their reports will go, and how long each batch
+    /// took.
+    pub fn new(
+        unjoined: Option<Unjoined>,
+        reports: UnboundedSender<Report>,
+        synced: Histogram,
+    ) -> Self {
         Self {
-            disk: RefCell::new(DiskThread::new(reports.clone())),
+            disk: RefCell::new(DiskThread::new(reports.clone(), synced)),
             snapshots: RefCell::new(None),
             reports,
             unjoined: RefCell::new(unjoined),

@@ -23,7 +23,7 @@
 //! | [`join`] | how a newcomer asks to be taken in, and a member to be found |
 //! | [`journal`] [`disk`] [`snapshots`] | the journal, once there is one, its thread, that of snapshot files |
 //! | [`address`] | hosts that mean "wherever this comes from" |
-//! | [`pace`] | how long the turns take |
+//! | [`pace`], [`metrics`] | how long the turns take; what else is measured |
 //! | [`os`] | every system-specific call |
 
 pub mod address;
@@ -38,6 +38,7 @@ pub mod incoming;
 pub mod join;
 pub mod journal;
 pub mod links;
+pub mod metrics;
 pub mod os;
 pub mod pace;
 pub mod peers;
@@ -256,12 +257,13 @@ impl EventLoop {
             Opened::Member(wal) => (Some(*wal), None),
             Opened::Newcomer(unjoined) => (None, Some(unjoined)),
         };
-        let journal = Rc::new(Journal::new(unjoined, reports_in));
+        let limits = protocol::Limits::default();
+        let hub = Rc::new(Hub::new(config.clients.clone(), limits, config.memory));
+        let synced = hub.board.metrics.sync.clone();
+        let journal = Rc::new(Journal::new(unjoined, reports_in, synced));
         if let Some(wal) = wal {
             journal.start(wal)?;
         }
-        let limits = protocol::Limits::default();
-        let hub = Rc::new(Hub::new(config.clients.clone(), limits, config.memory));
         hub.board.set_port(address::port_of(&config.advertise));
         let peers = Rc::new(Peers::new(
             started.own,
@@ -333,6 +335,7 @@ impl EventLoop {
                 yield_now().await;
             }
             self.pace.note(begun);
+            self.hub.board.metrics.longest_turn.set(self.pace.longest());
             tokio::select! {
                 biased;
                 // However much there is to do, this is heard.
@@ -373,7 +376,15 @@ impl EventLoop {
         // Before the requests behind it.
         let memory = self.hub.board.take_memory().map(Input::Memory);
         let arrived = memory.into_iter().chain(self.hub.take_inbox());
+        let (begun, applied) = (Instant::now(), self.applied());
         let mut effects = self.driver.turn(arrived, os::now);
+        let metrics = &self.hub.board.metrics;
+        if self.applied() > applied {
+            metrics.apply.observe(begun.elapsed().as_secs_f64());
+        }
+        if let Some(took) = effects.committed_after {
+            metrics.commit.observe(took.as_secs_f64());
+        }
         if let Some(write) = effects.write.take() {
             self.journal.submit(Job::Write(write));
         }
@@ -398,6 +409,10 @@ impl EventLoop {
         self.hub.answer(std::mem::take(&mut effects.replies));
         self.look_at_membership(effects.removed);
         Ok(effects)
+    }
+
+    fn applied(&self) -> u64 {
+        self.driver.replica().fsm().applied()
     }
 
     /// Another cluster expects this node. That ends it only if nobody can miss

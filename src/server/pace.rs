@@ -43,6 +43,11 @@ impl Pace {
         }
     }
 
+    /// The longest turn since the start.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// What is to be said, if anything: the longest turn and how many were long.
     fn report(&mut self, now: Instant, took: Duration) -> Option<(Duration, u64)> {
         if took >= LONG_TURN {

@@ -107,6 +107,11 @@ impl<D: Disk> JournalWorker<D> {
         }
     }
 
+    /// Whether something is to be made durable.
+    pub fn has_writes(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
     /// Makes durable what was taken, lets the journal name a snapshot, and tells
     /// of room if that has changed.
     pub fn settle(&mut self, report: &mut impl FnMut(Input)) -> Result<(), WalError> {

@@ -173,6 +173,33 @@ fn check_keys(wire: &mut Wire, elsewhere: &mut Wire) {
     });
 }
 
+/// What a monitoring system reads.
+fn check_metrics(wire: &mut Wire, leads: bool) {
+    let found = ask(wire, "GET /metrics", "");
+    assert_eq!(found.status, 200);
+    assert!(found.head.contains("Content-Type: text/plain"), "{}", found.head);
+    let value = |name: &str| {
+        let line = found.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{}", found.body));
+        line.parse::<f64>().expect("a number")
+    };
+    assert_eq!(value("raftcache_is_leader") > 0.0, leads);
+    assert_eq!(value("raftcache_serving"), 1.0);
+    assert_eq!(value("raftcache_members"), 3.0);
+    assert!(value("raftcache_raft_applied_index") > 3.0);
+    assert!(value("raftcache_sync_duration_seconds_count") > 0.0);
+    assert!(value("raftcache_apply_duration_seconds_count") > 0.0);
+    assert!(value("raftcache_requests_total{protocol=\"http\",command=\"status\"}") >= 2.0);
+    assert!(value("raftcache_request_duration_seconds_count{protocol=\"http\"}") >= 3.0);
+    let lags = found.body.lines().filter(|line| line.starts_with("raftcache_raft_peer_lag{"));
+    assert_eq!(lags.count(), if leads { 3 } else { 0 }, "{}", found.body);
+    wire.send(b"GET /metrics HTTP/1.1\r\nHost: n\r\nAccept: application/openmetrics-text\r\n\r\n");
+    let open = Response::read(wire, true);
+    assert!(open.head.contains("Content-Type: application/openmetrics-text"), "{}", open.head);
+    assert!(open.body.ends_with("# EOF\n"), "{}", open.body);
+    assert!(ask(wire, "HEAD /metrics", "").body.is_empty());
+}
+
 /// Requests before the first response is read.
 fn check_pipeline(wire: &mut Wire) {
     for number in 0..100 {
@@ -198,6 +225,7 @@ fn http_on_the_leader_and_on_a_follower() {
         check_status(&cluster, &mut wire, node, &cluster.nodes[leader]);
         answers(&mut wire, "GET /health", "", 200, "OK");
         answers(&mut wire, "GET /ready", "", 200, "OK");
+        check_metrics(&mut wire, node.name == cluster.nodes[leader].name);
         check_keys(&mut wire, &mut elsewhere);
         check_pipeline(&mut wire);
         let Node { name, peer_address, .. } = &cluster.nodes[other];

@@ -78,6 +78,7 @@ fn start(state: &Arc<Mutex<State>>, number: usize) -> Fake {
         client_address: address.clone(),
         voter: true,
         leader: number == 1,
+        durable: None,
     });
     let mood = Arc::new(Mutex::new(Mood::Serve));
     let (hang_up, cluster) = (Arc::default(), Arc::new(Mutex::new(1)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftcache::client::{Client, Error, SetOutcome};
 use raftcache::request::{
-    Answer, Batch, Command as Operation, Condition, Consistency, ErrorKind, Expiry, Item, Key, Ttl,
+    Answer, Batch, Command as Operation, Condition, Consistency, Expiry, Item, Key, Ttl,
 };
 use serde_json::{Value, json};
 
@@ -71,17 +71,7 @@ pub fn word_of(error: &Error) -> &'static str {
         Error::Unreachable(_) => "unreachable",
         Error::Unknown(_) => "unknown",
         Error::Failed(_) => "failed",
-        Error::Refused(kind, _) => match kind {
-            ErrorKind::Invalid => "invalid",
-            ErrorKind::NoLeader => "no_leader",
-            ErrorKind::Unknown => "unknown",
-            ErrorKind::OutOfMemory => "out_of_memory",
-            ErrorKind::DiskFull => "disk_full",
-            ErrorKind::Busy => "busy",
-            ErrorKind::SessionExpired => "session_expired",
-            ErrorKind::Refused => "refused",
-            ErrorKind::NotServing => "not_serving",
-        },
+        Error::Refused(kind, _) => kind.name(),
     }
 }
 

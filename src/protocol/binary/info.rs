@@ -8,7 +8,8 @@
 //! ```text
 //! members | 01 | i32 count | that many: length | member … | newer fields … |
 //! member  | string name | u128 node | string peer address | string client address |
-//!         | u8: 1 voter + 2 leader | newer fields … |
+//!         | u8: 1 voter + 2 leader + 4 with the next | u64 last entry on its disk |
+//!         | newer fields … |
 //!
 //! status  | 01 | string name | u128 node | u128 cluster |
 //!         | u8 role: 0 follower, 1 candidate, 2 leader, 3 learner, 4 joining |
@@ -28,6 +29,7 @@ use crate::request::{MemberInfo, RoleName, Status};
 const VERSION: u8 = 1;
 const VOTER: u8 = 1;
 const LEADER: u8 = 2;
+const WITH_DURABLE: u8 = 4;
 
 /// The least a string and a member's record take: their lengths.
 const LEAST_RECORD_BYTES: usize = 4;
@@ -57,7 +59,11 @@ fn put_member(output: &mut BytesMut, member: &MemberInfo) {
     put_bytes(output, member.client_address.as_bytes());
     let voter = if member.voter { VOTER } else { 0 };
     let leader = if member.leader { LEADER } else { 0 };
-    output.put_u8(voter | leader);
+    let known = if member.durable.is_some() { WITH_DURABLE } else { 0 };
+    output.put_u8(voter | leader | known);
+    if let Some(durable) = member.durable {
+        output.put_u64_le(durable);
+    }
 }
 
 pub(super) fn members(payload: Bytes) -> Result<Vec<MemberInfo>, Malformed> {
@@ -73,7 +79,8 @@ fn member(mut record: Reader) -> Result<MemberInfo, Malformed> {
     let client_address = record.string()?;
     let flags = record.u8()?;
     let (voter, leader) = (flags & VOTER != 0, flags & LEADER != 0);
-    Ok(MemberInfo { name, node, peer_address, client_address, voter, leader })
+    let durable = if flags & WITH_DURABLE != 0 { Some(record.u64()?) } else { None };
+    Ok(MemberInfo { name, node, peer_address, client_address, voter, leader, durable })
 }
 
 fn versioned(payload: Bytes) -> Result<Reader, Malformed> {

@@ -163,6 +163,7 @@ fn members() -> Vec<MemberInfo> {
         client_address: format!("h:300{last}"),
         voter,
         leader,
+        durable: None,
     };
     vec![member("n1", 1, '1', true, true), member("n2", u128::MAX, '2', false, false)]
 }
@@ -520,6 +521,11 @@ fn members_and_status_may_grow() {
     let mut grown = BytesMut::from(&[1, 1, 0, 0, 0][..]);
     crate::encoding::put_bytes(&mut grown, &record);
     assert_eq!(info::members(grown.freeze()), Ok(members()[..1].to_vec()));
+
+    let known = [MemberInfo { durable: Some(9), ..members().remove(0) }];
+    let told = payload(&|output| info::put_members(output, &known));
+    assert_eq!(told[9..], [&member[9..member.len() - 1], &[7, 9, 0, 0, 0, 0, 0, 0, 0]].concat());
+    assert_eq!(info::members(told.freeze()), Ok(known.to_vec()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::json;
 use super::response::Response;
 use crate::protocol::Limits;
+use crate::protocol::surroundings::Surroundings;
 use crate::request::{Answer, ErrorKind, Item, Reply};
 
 /// How a reply is to be shown.
@@ -29,6 +30,11 @@ pub enum Shape {
     Raw,
     /// `/status`.
     Status,
+    /// `/metrics`.
+    Metrics {
+        /// The client knows the type by its name.
+        is_open: bool,
+    },
     /// `/health`.
     Health,
     /// `/ready`.
@@ -37,12 +43,20 @@ pub enum Shape {
 
 impl Shape {
     /// What the client is told.
-    pub fn response(&self, reply: &Reply, limits: &Limits) -> Response {
+    pub fn response(
+        &self,
+        reply: &Reply,
+        limits: &Limits,
+        surroundings: &dyn Surroundings,
+    ) -> Response {
         match (self, reply) {
             (Self::Ready, Reply::Error(_, why)) => Response::unavailable(why),
             (_, Reply::Error(kind, why)) => failure(*kind, why),
             (_, Reply::GuardFailed) => Response::error(409, "the version is another"),
             (Self::Status, Reply::Status(status)) => Response::json(200, &json::status(status)),
+            (Self::Metrics { is_open }, Reply::Status(status)) => {
+                Response::metrics(surroundings.metrics(status), *is_open)
+            }
             (Self::Health, Reply::Pong) => Response::text("OK"),
             (Self::Done, Reply::Done) => Response::text(""),
             (Self::AllStored, Reply::Answers(answers)) if answers.iter().all(is_stored) => {

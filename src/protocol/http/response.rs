@@ -6,6 +6,7 @@ use serde_json::json;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What becomes of the connection behind a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,11 @@ impl Response {
     /// Text for people.
     pub fn text(body: impl Into<Bytes>) -> Self {
         Self::new(200, TEXT, body)
+    }
+
+    /// Text for a monitoring system; for a browser or an older one just text.
+    pub fn metrics(body: String, is_open: bool) -> Self {
+        Self::new(200, if is_open { OPEN_METRICS } else { TEXT }, body)
     }
 
     /// A value as it is.

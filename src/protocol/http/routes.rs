@@ -33,6 +33,7 @@ enum Resource<'a> {
     Health,
     Ready,
     Status,
+    Metrics,
     Keys,
     Key(Style, &'a str),
     Pair(&'a str, &'a str),
@@ -49,6 +50,7 @@ impl<'a> Resource<'a> {
             ["health"] => Self::Health,
             ["ready"] => Self::Ready,
             ["status"] => Self::Status,
+            ["metrics"] => Self::Metrics,
             ["key"] => Self::Keys,
             ["key", key] => Self::Key(Style::Json, key),
             ["api", "v1", "key", key] => Self::Key(Style::Line, key),
@@ -66,7 +68,7 @@ impl<'a> Resource<'a> {
     /// The methods it has.
     fn methods(self) -> &'static str {
         match self {
-            Self::Index | Self::Health | Self::Ready | Self::Status => "GET, HEAD",
+            Self::Index | Self::Health | Self::Ready | Self::Status | Self::Metrics => "GET, HEAD",
             Self::Keys | Self::Pair(..) | Self::Join { .. } | Self::Leave => "POST",
             Self::Key(Style::Raw, _) => "GET, HEAD, PUT, DELETE",
             Self::Key(..) => "GET, HEAD, DELETE",
@@ -106,6 +108,11 @@ impl Route {
             Resource::Health => Ok(Self::Ask(Request::Ping, Shape::Health)),
             Resource::Ready => Ok(Self::Ask(Request::run(Command::Count { db: 0 }), Shape::Ready)),
             Resource::Status => Ok(Self::Ask(Request::Status, Shape::Status)),
+            Resource::Metrics => {
+                let accepts = head.value("Accept")?.unwrap_or_default();
+                let is_open = accepts.contains("application/openmetrics-text");
+                Ok(Self::Ask(Request::Status, Shape::Metrics { is_open }))
+            }
             Resource::Key(style, key) => {
                 let key = self::key(key, limits)?;
                 Keyed { head, style, key, parameters: Parameters::of(query)? }.route()

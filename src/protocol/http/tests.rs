@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::pieces;
+use crate::protocol::surroundings::Nowhere;
 use crate::request::{
     Answer, Batch, Command, Condition, Consistency, ErrorKind, Expiry, Failure, Guard, Item, Key,
     MemberInfo, Request, RoleName, Status,
@@ -271,6 +272,14 @@ fn exchanges() -> Vec<Exchange> {
     [raw_exchanges(), exchanges_of_ancestors(), exchanges_about_the_node()].concat()
 }
 
+fn codec_with(limits: Limits) -> HttpCodec {
+    HttpCodec::new(limits, Box::new(Nowhere))
+}
+
+fn fresh() -> HttpCodec {
+    codec_with(Limits::default())
+}
+
 fn decode_one(codec: &mut HttpCodec, bytes: &[u8]) -> Incoming {
     let mut input = BytesMut::from(bytes);
     let incoming = codec.decode(&mut input).unwrap();
@@ -285,7 +294,7 @@ fn encoded(codec: &mut HttpCodec, reply: &Reply) -> String {
 
 /// What a request is answered with by the codec alone, and whether that is the last.
 fn answered(bytes: &[u8]) -> (String, bool) {
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     match decode_one(&mut codec, bytes) {
         Incoming::Written(written) => (String::from_utf8(written.to_vec()).unwrap(), codec.ends()),
         asked => panic!("{} asks {asked:?}", String::from_utf8_lossy(bytes)),
@@ -306,7 +315,7 @@ fn refused(bytes: &[u8], status: u16, ends: bool) {
 fn golden_exchanges() {
     for (bytes, request, reply, expected) in exchanges() {
         let line = String::from_utf8_lossy(&bytes).into_owned();
-        let mut codec = HttpCodec::default();
+        let mut codec = fresh();
         assert_eq!(decode_one(&mut codec, &bytes), Incoming::Ask(request), "{line}");
         assert_eq!(encoded(&mut codec, &reply), expected, "{line}");
         assert!(!codec.ends(), "{line}");
@@ -325,7 +334,7 @@ fn pages_in_a_browser_change_nothing() {
         let (response, ends) = answered(leave(header).as_bytes());
         assert!(response.starts_with("HTTP/1.1 403 ") && ends, "{header}: {response}");
     }
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     let own = leave("Sec-Fetch-Site: none").replace("13", "14");
     assert!(matches!(decode_one(&mut codec, own.as_bytes()), Incoming::Ask(_)));
 }
@@ -339,6 +348,7 @@ fn status_is_told_in_json() {
         client_address: format!("{name}:3001"),
         voter: true,
         leader,
+        durable: None,
     };
     let mut status = Status {
         name: "n2".to_owned(),
@@ -362,7 +372,7 @@ fn status_is_told_in_json() {
         warnings: Vec::new(),
     };
     let ask = |status: &Status| {
-        let mut codec = HttpCodec::default();
+        let mut codec = fresh();
         assert_eq!(decode_one(&mut codec, &plain("GET /status")), Incoming::Ask(Request::Status));
         let response = encoded(&mut codec, &Reply::Status(Box::new(status.clone())));
         assert!(response.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"));
@@ -422,7 +432,7 @@ fn failures_have_their_numbers() {
         exchanges().into_iter().filter(|(.., request, _, _)| *request != count())
     {
         for (kind, status, retry) in table {
-            let mut codec = HttpCodec::default();
+            let mut codec = fresh();
             decode_one(&mut codec, &bytes);
             let extra: &[&str] = if retry { &["Retry-After: 1"] } else { &[] };
             let body = format!(r#"{{"message":"a \"b\"","status":{}}}"#, &status[..3]);
@@ -434,7 +444,7 @@ fn failures_have_their_numbers() {
             assert_eq!(encoded(&mut codec, &reply), expected, "{request:?}");
         }
     }
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     decode_one(&mut codec, &plain("PUT /v1/keys/k?ttl=1000000000h"));
     let failed = encoded(&mut codec, &one(Answer::Failed(Failure::InvalidExpiry)));
     assert!(failed.starts_with("HTTP/1.1 400 "), "{failed}");
@@ -447,14 +457,14 @@ fn an_answer_to_something_else_is_no_success() {
         for reply in
             [Reply::Answers(Vec::new()), one(Answer::Done), Reply::SessionOpened { session: 1 }]
         {
-            let mut codec = HttpCodec::default();
+            let mut codec = fresh();
             decode_one(&mut codec, &bytes);
             let found = encoded(&mut codec, &reply);
             let is_all = bytes.starts_with(b"POST /key ") && reply == Reply::Answers(Vec::new());
             assert!(found.starts_with("HTTP/1.1 504 ") || is_all, "{request:?}: {found}");
         }
     }
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     decode_one(&mut codec, &with("POST /key", "", br#"{"a":"1","b":"2"}"#));
     let half = vec![Answer::Stored { version: 1 }, Answer::NotStored { version: 1 }];
     assert!(encoded(&mut codec, &Reply::Answers(half)).starts_with("HTTP/1.1 504 "));
@@ -473,7 +483,7 @@ fn what_needs_no_node_is_answered() {
 fn paths_that_are_none() {
     for path in [
         "/x",
-        "/metrics",
+        "/metrics/",
         "/key/a/b",
         "/key/a/",
         "//key/a",
@@ -514,7 +524,7 @@ fn methods_that_are_none_say_which_there_are() {
     for (path, allowed) in table {
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "get"] {
             let bytes = with(&format!("{method} {path}"), "", b"{}");
-            let mut codec = HttpCodec::default();
+            let mut codec = fresh();
             let incoming = decode_one(&mut codec, &bytes);
             let is_refused = matches!(&incoming, Incoming::Written(written)
                 if written.starts_with(b"HTTP/1.1 405 Method Not Allowed\r\n"));
@@ -543,9 +553,9 @@ fn a_key_is_one_segment_of_any_bytes() {
     ];
     for (path, name) in keys {
         let key = Key::new(Bytes::from_static(name));
-        let found = decode_one(&mut HttpCodec::default(), &plain(&format!("GET /v1/keys/{path}")));
+        let found = decode_one(&mut fresh(), &plain(&format!("GET /v1/keys/{path}")));
         assert_eq!(found, Incoming::Ask(Request::run(Command::Get(key.clone()))), "{path}");
-        let found = decode_one(&mut HttpCodec::default(), &plain(&format!("DELETE /key/{path}")));
+        let found = decode_one(&mut fresh(), &plain(&format!("DELETE /key/{path}")));
         assert_eq!(found, Incoming::Ask(Request::run(Command::Delete(key))), "{path}");
     }
     refused(&plain("GET /v1/keys/%zz"), 400, false);
@@ -554,8 +564,7 @@ fn a_key_is_one_segment_of_any_bytes() {
     refused(&plain("GET /key/%ff"), 406, false);
     // A whole address is what a proxy is sent.
     for origin in ["http://node:3001", "HTTPS://node"] {
-        let found =
-            decode_one(&mut HttpCodec::default(), &plain(&format!("GET {origin}/v1/keys/k")));
+        let found = decode_one(&mut fresh(), &plain(&format!("GET {origin}/v1/keys/k")));
         assert_eq!(found, Incoming::Ask(get("k")));
         assert_eq!(answered(&plain(&format!("GET {origin}"))).0, text(INDEX));
         assert_eq!(answered(&plain(&format!("GET {origin}?x"))).0, text(INDEX));
@@ -621,10 +630,7 @@ fn parameters_and_conditions_that_make_no_sense() {
         ("POST /api/v1/node", b"{\"addr\":\"a:1\",\"node_id\":\"n\"}"),
         ("DELETE /api/v1/node/n", b""),
     ] {
-        assert!(matches!(
-            decode_one(&mut HttpCodec::default(), &with(line, "", body)),
-            Incoming::Ask(_)
-        ));
+        assert!(matches!(decode_one(&mut fresh(), &with(line, "", body)), Incoming::Ask(_)));
         refused(&with(&format!("{line}?ttl=10s"), "", body), 400, false);
         refused(&with(line, "If-Match: \"7\"\r\n", body), 400, false);
         refused(&with(line, "If-None-Match: *\r\n", body), 400, false);
@@ -707,7 +713,7 @@ fn a_head_that_makes_no_sense_is_the_last() {
     }
     // Lines may end without CR, as far as that leaves no doubt.
     let bare = b"PUT /v1/keys/k HTTP/1.1\nHost: n\nContent-Length: 1\n\nv";
-    assert_eq!(decode_one(&mut HttpCodec::default(), bare), Incoming::Ask(set("k", "v")));
+    assert_eq!(decode_one(&mut fresh(), bare), Incoming::Ask(set("k", "v")));
 }
 
 #[test]
@@ -720,7 +726,7 @@ fn a_body_may_come_in_chunks() {
         for name in ["chunked", "Chunked"] {
             let request = chunked("PUT /v1/keys/k", body);
             let request = String::from_utf8(request).unwrap().replace("chunked", name);
-            let mut codec = HttpCodec::default();
+            let mut codec = fresh();
             let mut input =
                 BytesMut::from(&[request.as_bytes(), &plain("GET /v1/keys/a")].concat()[..]);
             assert_eq!(codec.decode(&mut input), Ok(Some(Incoming::Ask(set("k", "hello")))));
@@ -751,7 +757,7 @@ fn a_body_may_come_in_chunks() {
 /// often as there are chunks.]
 #[test]
 fn chunks_are_moved_together_in_place() {
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     let mut input = BytesMut::with_capacity(1 << 20);
     input.put_slice(&chunked("PUT /v1/keys/k", ""));
     let (head, range) = (input.len(), input.as_ptr() as usize..input.as_ptr() as usize + (1 << 20));
@@ -773,7 +779,7 @@ fn chunks_are_moved_together_in_place() {
 fn a_body_shares_the_buffer() {
     let mut input = BytesMut::from(&with("PUT /v1/keys/k", "", b"value")[..]);
     let range = input.as_ptr_range();
-    let incoming = HttpCodec::default().decode(&mut input).unwrap().unwrap();
+    let incoming = fresh().decode(&mut input).unwrap().unwrap();
     let Incoming::Ask(Request::Run { batch, .. }) = incoming else { panic!("not a run") };
     let Command::Set { value, .. } = &batch.commands[0] else { panic!("not a set") };
     assert!(range.contains(&value.as_ptr()));
@@ -784,7 +790,7 @@ fn a_client_may_wait_to_be_told_to_go_on() {
     let expect = |line: &str, body: &[u8]| with(line, "Expect: 100-Continue\r\n", body);
     let whole = expect("PUT /v1/keys/k", b"value");
     let (head, body) = whole.split_at(whole.len() - 5);
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     let mut input = BytesMut::from(head);
     let go_on = Incoming::Written(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
     assert_eq!(codec.decode(&mut input), Ok(Some(go_on.clone())));
@@ -793,10 +799,10 @@ fn a_client_may_wait_to_be_told_to_go_on() {
     input.put_slice(body);
     assert_eq!(codec.decode(&mut input), Ok(Some(Incoming::Ask(set("k", "value")))));
     // Who has no body to send waits for nothing, nor who speaks HTTP/1.0.
-    let found = decode_one(&mut HttpCodec::default(), &expect("GET /v1/keys/k", b""));
+    let found = decode_one(&mut fresh(), &expect("GET /v1/keys/k", b""));
     assert_eq!(found, Incoming::Ask(get("k")));
     let old = String::from_utf8(whole.clone()).unwrap().replace("HTTP/1.1", "HTTP/1.0");
-    let found = decode_one(&mut HttpCodec::default(), old.as_bytes());
+    let found = decode_one(&mut fresh(), old.as_bytes());
     assert_eq!(found, Incoming::Ask(set("k", "value")));
     // Who is refused is not told to go on.
     refused(&expect("PUT /v1/keys/k?ttl=x", b"value"), 400, true);
@@ -809,7 +815,7 @@ fn a_client_may_wait_to_be_told_to_go_on() {
     let mut chunks = expect("PUT /v1/keys/k", b"");
     let at = chunks.len() - 2;
     chunks.splice(at..at, *b"Transfer-Encoding: chunked\r\n");
-    assert_eq!(decode_one(&mut HttpCodec::default(), &chunks), go_on);
+    assert_eq!(decode_one(&mut fresh(), &chunks), go_on);
 }
 
 #[test]
@@ -827,7 +833,7 @@ fn a_connection_stays_as_long_as_is_asked() {
     for (version, headers, ends, said) in cases {
         for (path, reply) in [("/v1/keys/k", Some(item(b"v"))), ("/", None), ("/x", None)] {
             let request = format!("GET {path} HTTP/{version}\r\nHost: n\r\n{headers}\r\n");
-            let mut codec = HttpCodec::default();
+            let mut codec = fresh();
             let response = match (decode_one(&mut codec, request.as_bytes()), reply) {
                 (Incoming::Ask(_), Some(reply)) => encoded(&mut codec, &reply),
                 (Incoming::Written(written), None) => String::from_utf8(written.to_vec()).unwrap(),
@@ -841,7 +847,7 @@ fn a_connection_stays_as_long_as_is_asked() {
     }
     // HTTP/1.0 knows no Host.
     let old = b"GET /v1/keys/k HTTP/1.0\r\n\r\n";
-    assert_eq!(decode_one(&mut HttpCodec::default(), old), Incoming::Ask(get("k")));
+    assert_eq!(decode_one(&mut fresh(), old), Incoming::Ask(get("k")));
 }
 
 /// Replies are written for the requests they belong to, whatever was answered
@@ -857,7 +863,7 @@ fn a_pipeline_keeps_its_order() {
         plain("GET /key/d"),
         with("GET /health", "Connection: close\r\n", b""),
     ];
-    let mut codec = HttpCodec::default();
+    let mut codec = fresh();
     let mut input = BytesMut::from(&stream.concat()[..]);
     let mut asked = Vec::new();
     while !codec.ends() {
@@ -913,7 +919,7 @@ fn small() -> Limits {
 }
 
 fn status_within(limits: Limits, bytes: &[u8]) -> Option<u16> {
-    match decode_one(&mut HttpCodec::new(limits), bytes) {
+    match decode_one(&mut codec_with(limits), bytes) {
         Incoming::Written(written) => {
             Some(String::from_utf8_lossy(&written)[9..12].parse().unwrap())
         }
@@ -966,7 +972,7 @@ fn bodies_and_names_are_limited() {
 #[test]
 fn a_document_is_limited() {
     for (value, status) in [(&[1; 16][..], "200"), (&[1; 17], "406"), (&[b'x'; 100], "200")] {
-        let mut codec = HttpCodec::new(small());
+        let mut codec = codec_with(small());
         decode_one(&mut codec, &plain("GET /key/k"));
         let found = encoded(&mut codec, &item(value));
         assert_eq!(&found[9..12], status);
@@ -978,7 +984,7 @@ type Taken = (Vec<Incoming>, bool);
 
 /// Feeds `bytes` in pieces of these sizes, over and over.
 fn deliver_within(limits: Limits, bytes: &[u8], sizes: &[usize]) -> Taken {
-    let mut codec = HttpCodec::new(limits);
+    let mut codec = codec_with(limits);
     let mut input = BytesMut::new();
     let mut taken = Vec::new();
     let most =
@@ -1066,7 +1072,7 @@ proptest! {
     #[test]
     fn no_input_makes_the_node_panic(bytes in any_stream(), answer in 0..5usize) {
         let mut input = BytesMut::from(&bytes[..]);
-        let mut codec = HttpCodec::new(small());
+        let mut codec = codec_with(small());
         let replies = [Reply::Done, Reply::Pong, item(b"\xff"), stored(), Reply::GuardFailed];
         while let Ok(Some(incoming)) = codec.decode(&mut input) {
             if matches!(incoming, Incoming::Ask(_)) {

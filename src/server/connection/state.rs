@@ -1,6 +1,7 @@
 //! The requests of one connection and their replies, in order.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
@@ -62,6 +63,8 @@ pub struct Slot {
     pub values: usize,
     /// What the reply holds, or is expected to.
     pub bytes: usize,
+    /// When it arrived, if somebody else has to answer it.
+    pub asked: Option<Instant>,
 }
 
 impl State {
@@ -85,8 +88,9 @@ impl State {
         *self = Self { closing: true, ..Self::new() };
     }
 
-    /// Fills the output with what is answered, up to where reading pauses.
-    pub fn encode_answered(&mut self, limits: &ClientLimits) {
+    /// Fills the output with what is answered, up to where reading pauses, and tells
+    /// of each when it had arrived.
+    pub fn encode_answered(&mut self, limits: &ClientLimits, answered: impl Fn(Instant)) {
         let Some(codec) = &mut self.codec else { return };
         while self.output.len() < limits.output_pause_bytes
             && self.more.is_none()
@@ -95,7 +99,12 @@ impl State {
             self.first += 1;
             self.held_bytes -= slot.bytes;
             match slot.answer.expect("it is answered") {
-                Answer::Reply(reply) => self.more = codec.encode(&reply, &mut self.output),
+                Answer::Reply(reply) => {
+                    self.more = codec.encode(&reply, &mut self.output);
+                    if self.more.is_none() {
+                        slot.asked.into_iter().for_each(&answered);
+                    }
+                }
                 Answer::Written(bytes) => self.output.extend_from_slice(&bytes),
             }
         }
