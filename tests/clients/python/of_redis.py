@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import select
 import socket
 
 
@@ -150,7 +151,12 @@ def check_scans(client):
 def check_reconnect(client):
     """The node closes a connection; the network cuts one."""
     client.set("kept", "yes")
-    client.execute_command("QUIT")
+    connection = client.connection_pool.get_connection("QUIT")
+    connection.send_command("QUIT")
+    assert connection.read_response() in ("OK", b"OK")
+    # Until it is closed: who goes on sooner is told so by the next command.
+    assert select.select([connection._sock], [], [], 10)[0]
+    client.connection_pool.release(connection)
     assert client.get("kept") == b"yes"
     connection = client.connection_pool.get_connection("GET")
     connection.connect()
