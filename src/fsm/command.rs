@@ -202,6 +202,7 @@ mod tests {
             Command::Copy { from: key(), to: Key::new("longer"), replace: false },
             Command::When { tests: vec![], then: vec![] },
             Command::When { tests: tests(), then: vec![Command::Get(key()), append(), append()] },
+            Command::Chain { tests: tests(), then: vec![Command::Get(key()), append(), append()] },
         ]
     }
 
@@ -281,8 +282,8 @@ mod tests {
         let key = |name: &'static str| Key { db: 2, name: name.into() };
         let (expiry, only) = (Expiry::AtMs(5), Only::IfAnyAndEarlier);
         let (from, to) = (key("a"), key("b"));
-        let then = vec![Command::Get(key("a")), Command::Clear { db: None }];
-        let test = Test { key: key("t"), condition: Condition::IfVersion(6) };
+        let then = || vec![Command::Get(key("a")), Command::Clear { db: None }];
+        let tests = || vec![Test { key: key("t"), condition: Condition::IfVersion(6) }];
         const A: &[u8] = &[2, 1, 0, 0, 0, b'a'];
         const B: &[u8] = &[2, 1, 0, 0, 0, b'b'];
         const T: &[u8] = &[2, 1, 0, 0, 0, b't'];
@@ -314,7 +315,7 @@ mod tests {
             ),
             (Command::Copy { from, to, replace: false }, vec![&[17], A, B, &[0]]),
             (
-                Command::When { tests: vec![test], then },
+                Command::When { tests: tests(), then: then() },
                 vec![
                     &[18, 1, 0, 0, 0], // one test
                     T,
@@ -323,6 +324,10 @@ mod tests {
                     A,
                     &[9], // clear all
                 ],
+            ),
+            (
+                Command::Chain { tests: tests(), then: then() },
+                vec![&[20, 1, 0, 0, 0], T, &[4, 6, 0, 0, 0, 0, 0, 0, 0], &[2, 0, 0, 0, 0], A, &[9]],
             ),
         ];
         for (command, expected) in table {
@@ -382,12 +387,16 @@ mod tests {
     #[test]
     fn no_condition_is_within_a_condition() {
         let when = |then| Command::When { tests: vec![], then };
-        let inner = || when(vec![Command::Clear { db: None }]);
-        let bytes = run(Batch::of(inner())).encode();
-        assert!(Proposal::decode(bytes).is_ok());
-        for then in [vec![inner()], vec![Command::Clear { db: None }, when(vec![])]] {
-            let bytes = run(Batch::of(when(then))).encode();
-            assert_eq!(Proposal::decode(bytes), Err(Malformed("unknown command")));
+        let chain = |then| Command::Chain { tests: vec![], then };
+        let clear = || vec![Command::Clear { db: None }];
+        for inner in [when(clear()), chain(clear())] {
+            let bytes = run(Batch::of(inner.clone())).encode();
+            assert!(Proposal::decode(bytes).is_ok());
+            let then = || [clear(), vec![inner.clone()]].concat();
+            for outer in [when(vec![inner.clone()]), when(then()), chain(then())] {
+                let bytes = run(Batch::of(outer)).encode();
+                assert_eq!(Proposal::decode(bytes), Err(Malformed("unknown command")));
+            }
         }
     }
 
@@ -417,7 +426,7 @@ mod tests {
         let edits = [74, 174, 113];
         let deadlines = [0, 0, 0, 0, 0];
         let names = [5, 0, 78];
-        let conditions = [0, 74 + 74];
+        let conditions = [0, 74 + 74, 74 + 74];
         let expected: [&[u64]; 5] = [&scans_and_reads, &edits, &deadlines, &names, &conditions];
         assert_eq!(new, expected.concat());
         assert_eq!(Action::OpenSession.growth_bytes(), SESSION_BYTES);

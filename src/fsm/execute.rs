@@ -78,7 +78,10 @@ impl<'a> View<'a> {
                 let (cursor, names) = self.store.scan(*db, *cursor, count, is_wanted);
                 Answer::Names { cursor, names }
             }
-            Command::When { tests, then } if !then.iter().any(Command::is_write) => {
+            // A read does not fail.
+            Command::When { tests, then } | Command::Chain { tests, then }
+                if !then.iter().any(Command::is_write) =>
+            {
                 let reads = || then.iter().filter_map(|command| self.read(command)).collect();
                 Answer::Nested(self.all_hold(tests).then(reads))
             }
@@ -181,6 +184,7 @@ impl Execution<'_> {
             Command::Rename { from, to, replace } => self.rename(from, to, *replace),
             Command::Copy { from, to, replace } => self.copy(from, to, *replace),
             Command::When { tests, then } => Ok(self.when(tests, then)),
+            Command::Chain { tests, then } => Ok(self.chain(tests, then)),
             Command::Get(_)
             | Command::Exists(_)
             | Command::Ttl(_)
@@ -253,6 +257,20 @@ impl Execution<'_> {
             return Answer::Nested(None);
         }
         Answer::Nested(Some(then.iter().map(|command| self.execute(command)).collect()))
+    }
+
+    fn chain(&mut self, tests: &[Test], then: &[Command]) -> Answer {
+        if !self.view().all_hold(tests) {
+            return Answer::Nested(None);
+        }
+        let mut answers = Vec::with_capacity(then.len());
+        for command in then {
+            answers.push(self.execute(command));
+            if matches!(answers.last(), Some(Answer::Failed(_))) {
+                break;
+            }
+        }
+        Answer::Nested(Some(answers))
     }
 
     fn increment(&mut self, key: &Key, by: i64) -> Result<Answer, Failure> {

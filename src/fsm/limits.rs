@@ -137,10 +137,9 @@ impl Limits {
                 within("bytes of pattern", pattern.len(), PATTERN_BYTES)?;
             }
         }
-        let is_nested = |command: &Command| matches!(command, Command::When { .. });
-        if let Command::When { then, .. } = command
-            && then.iter().any(is_nested)
-        {
+        let is_nested =
+            |command: &Command| matches!(command, Command::When { .. } | Command::Chain { .. });
+        if is_nested(command) && command.steps().iter().any(is_nested) {
             return Err("a condition within a condition".to_owned());
         }
         result.map(|()| bytes)
@@ -244,8 +243,15 @@ mod tests {
         assert_eq!(limited(sum), Err("21 bytes in a batch exceed the limit of 20".to_owned()));
         let parts = when(vec![(0, 0)], vec![append(0, 0); 2]);
         assert_eq!(limited(parts), Err("4 commands in a batch exceed the limit of 3".to_owned()));
-        let nested = when(vec![], vec![when(vec![], vec![])]);
-        assert_eq!(limited(nested), Err("a condition within a condition".to_owned()));
+        let chain = |then| Command::Chain { tests: vec![], then };
+        for inner in [when(vec![], vec![]), chain(vec![])] {
+            for outer in [when(vec![], vec![inner.clone()]), chain(vec![inner])] {
+                assert_eq!(limited(outer), Err("a condition within a condition".to_owned()));
+            }
+        }
+        assert_eq!(limited(chain(vec![append(0, 0); 2])), Ok(()));
+        let parts = "4 commands in a batch exceed the limit of 3";
+        assert_eq!(limited(chain(vec![append(0, 0); 3])), Err(parts.to_owned()));
         let scan = Command::Scan { db: 16, cursor: 0, count: 1, pattern: None };
         let reason = "there is no database 16".to_owned();
         assert_eq!(limited(scan.clone()), Err(reason.clone()));

@@ -29,6 +29,7 @@
 //!            13 set range   key, offset u32,  18 when          tests u32, (key, condition) …,
 //!                           value                              commands u32, command …
 //!            14 increment float  key, by        19 count expiring  db u8
+//!                                               20 chain         as when
 //! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 |
 //! condition | 0 always | 1 if absent | 2 if present |
 //!           | 3 if value, length u32, value … | 4 if version, version u64 |
@@ -285,18 +286,36 @@ fn encode_command(buffer: &mut Vec<u8>, command: &Command) {
         Command::CountExpiring { db } => buffer.put_slice(&[19, *db]),
         Command::When { tests, then } => {
             buffer.put_u8(18);
-            put_count(buffer, tests.len());
-            for test in tests {
-                encode_key(buffer, &test.key);
-                encode_condition(buffer, &test.condition);
-            }
-            put_count(buffer, then.len());
-            then.iter().for_each(|command| encode_command(buffer, command));
+            encode_nested(buffer, tests, then);
+        }
+        Command::Chain { tests, then } => {
+            buffer.put_u8(20);
+            encode_nested(buffer, tests, then);
         }
     }
 }
 
-/// A command within a `When` is none itself: input does not say how deep we go.
+fn encode_nested(buffer: &mut Vec<u8>, tests: &[Test], then: &[Command]) {
+    put_count(buffer, tests.len());
+    for test in tests {
+        encode_key(buffer, &test.key);
+        encode_condition(buffer, &test.condition);
+    }
+    put_count(buffer, then.len());
+    then.iter().for_each(|command| encode_command(buffer, command));
+}
+
+fn decode_tests(reader: &mut Reader) -> Result<Vec<Test>, Malformed> {
+    list(reader, 1 + 4 + 1, |reader| {
+        Ok(Test { key: decode_key(reader)?, condition: decode_condition(reader)? })
+    })
+}
+
+fn decode_then(reader: &mut Reader) -> Result<Vec<Command>, Malformed> {
+    list(reader, 1, |reader| decode_command(reader, false))
+}
+
+/// A command within a `When` or a `Chain` is none itself: input does not say how deep we go.
 fn decode_command(reader: &mut Reader, may_nest: bool) -> Result<Command, Malformed> {
     Ok(match reader.u8()? {
         0 => Command::Get(decode_key(reader)?),
@@ -344,12 +363,12 @@ fn decode_command(reader: &mut Reader, may_nest: bool) -> Result<Command, Malfor
             replace: reader.bool()?,
         },
         19 => Command::CountExpiring { db: decode_db(reader)? },
-        18 if may_nest => Command::When {
-            tests: list(reader, 1 + 4 + 1, |reader| {
-                Ok(Test { key: decode_key(reader)?, condition: decode_condition(reader)? })
-            })?,
-            then: list(reader, 1, |reader| decode_command(reader, false))?,
-        },
+        18 if may_nest => {
+            Command::When { tests: decode_tests(reader)?, then: decode_then(reader)? }
+        }
+        20 if may_nest => {
+            Command::Chain { tests: decode_tests(reader)?, then: decode_then(reader)? }
+        }
         _ => return Err(Malformed("unknown command")),
     })
 }

@@ -178,12 +178,20 @@ pub enum Command {
         /// Whether it may take the place of another key.
         replace: bool,
     },
-    /// Run some commands if all tests hold, none of them a `When`. Answered with
-    /// [`Answer::Nested`].
+    /// Run some commands if all tests hold, none of them a `When` or a `Chain`.
+    /// Answered with [`Answer::Nested`].
     When {
         /// What has to hold.
         tests: Vec<Test>,
         /// What is done then.
+        then: Vec<Command>,
+    },
+    /// As `When`, but the first command that fails is the last: those after it are
+    /// neither run nor answered.
+    Chain {
+        /// What has to hold.
+        tests: Vec<Test>,
+        /// What is done then, one after the other.
         then: Vec<Command>,
     },
 }
@@ -238,7 +246,7 @@ impl Command {
             | Self::Rename { .. }
             | Self::Copy { .. }
             | Self::Clear { .. } => true,
-            Self::When { then, .. } => then.iter().any(Self::is_write),
+            Self::When { then, .. } | Self::Chain { then, .. } => then.iter().any(Self::is_write),
         }
     }
 
@@ -260,6 +268,7 @@ impl Command {
             Self::Copy { .. } => "copy",
             Self::Clear { .. } => "clear",
             Self::When { .. } => "when",
+            Self::Chain { .. } => "chain",
         }
     }
 
@@ -282,7 +291,7 @@ impl Command {
                 see(from);
                 see(to);
             }
-            Self::When { tests, then } => {
+            Self::When { tests, then } | Self::Chain { tests, then } => {
                 tests.iter().for_each(|test| see(&test.key));
                 then.iter().for_each(|command| command.each_key(see));
             }
@@ -293,8 +302,8 @@ impl Command {
         }
     }
 
-    /// A database that it names other than by a key. The parts of a `When` have
-    /// one each.
+    /// A database that it names other than by a key. The parts of a `When` or a
+    /// `Chain` have one each.
     pub fn database(&self) -> Option<u8> {
         match self {
             Self::Count { db } | Self::CountExpiring { db } | Self::Scan { db, .. } => Some(*db),
@@ -313,7 +322,7 @@ impl Command {
             Self::Append { value, .. } | Self::SetRange { value, .. } => see(value),
             Self::IncrementFloat { by, .. } => see(by),
             Self::Scan { pattern: Some(pattern), .. } => see(pattern),
-            Self::When { tests, then } => {
+            Self::When { tests, then } | Self::Chain { tests, then } => {
                 tests.iter().filter_map(|test| test.condition.value()).for_each(&mut *see);
                 then.iter().for_each(|command| command.each_value(see));
             }
@@ -321,10 +330,10 @@ impl Command {
         }
     }
 
-    /// Itself, or what a `When` may run.
+    /// Itself, or what a `When` or a `Chain` may run.
     pub fn steps(&self) -> &[Self] {
         match self {
-            Self::When { then, .. } => then,
+            Self::When { then, .. } | Self::Chain { then, .. } => then,
             command => std::slice::from_ref(command),
         }
     }
@@ -332,7 +341,9 @@ impl Command {
     /// How many commands and tests it is.
     pub fn parts(&self) -> usize {
         match self {
-            Self::When { tests, then } => 1 + tests.len() + then.len(),
+            Self::When { tests, then } | Self::Chain { tests, then } => {
+                1 + tests.len() + then.len()
+            }
             _ => 1,
         }
     }

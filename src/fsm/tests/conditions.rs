@@ -112,6 +112,39 @@ fn commands_depend_on_every_test() {
     );
 }
 
+/// [Who counts hits and could not count this one gives a key that is no counter a
+/// deadline.]
+#[test]
+fn a_chain_ends_with_what_fails() {
+    let mut node = Node::new();
+    node.run(1, set("text", "x", Expiry::Never));
+    let chain = |tests: &[(&str, Condition)], then| match when(tests, then) {
+        Command::When { tests, then } => Command::Chain { tests, then },
+        _ => unreachable!("it is one"),
+    };
+    let expire = |name| Command::Expire { key: key(name), expiry: Expiry::AfterMs(50) };
+    let hit = |name| vec![increment(name, 1), expire(name), Command::Ttl(key(name))];
+    let answer = node.run(1, chain(&[("text", Condition::IfPresent)], hit("text")));
+    assert_eq!(answer, Answer::Nested(Some(vec![no(Failure::NotAnInteger)])));
+    assert_eq!(node.run(1, Command::Ttl(key("text"))), Answer::Ttl(Ttl::Never));
+
+    let all = || vec![Answer::Integer(1), Answer::Integer(1), Answer::Ttl(Ttl::Ms(50))];
+    assert_eq!(node.run(1, chain(&[], hit("n"))), Answer::Nested(Some(all())));
+    // What was done before it stays done.
+    let answer = node.run(1, chain(&[], [hit("m"), hit("text"), hit("n")].concat()));
+    let expected = [all(), vec![no(Failure::NotAnInteger)]].concat();
+    assert_eq!(answer, Answer::Nested(Some(expected)));
+    assert_eq!((node.value("m"), node.value("n")), (Some("1".into()), Some("1".into())));
+
+    let fails = chain(&[("text", Condition::IfAbsent)], hit("n"));
+    assert_eq!(run_in_vain(&mut node, fails), Answer::Nested(None));
+    let reads = chain(&[], vec![Command::Exists(key("n")), Command::Ttl(key("x"))]);
+    assert!(!reads.is_write());
+    let there = vec![Answer::Integer(1), Answer::Ttl(Ttl::Absent)];
+    assert_eq!(node.ask(1, reads), Answer::Nested(Some(there)));
+    assert!(chain(&[], hit("n")).is_write());
+}
+
 #[test]
 fn tests_see_what_the_batch_has_done_before_them() {
     let mut node = Node::new();

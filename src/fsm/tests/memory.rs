@@ -76,8 +76,13 @@ fn a_copy_is_charged_with_what_it_copies() {
     node.run(1, set("a", &"v".repeat(1000), Expiry::Never));
     let copy = Command::Copy { from: key("a"), to: key("bc"), replace: true };
     let absent = Command::Copy { from: key("x"), to: key("bc"), replace: true };
-    let when = Command::When { tests: Vec::new(), then: vec![copy.clone(), copy.clone()] };
-    for (command, growth) in [(copy, 72 + 2 + 1000), (absent, 72 + 2), (when, 3 * 1074 - 74)] {
+    let then = || vec![copy.clone(), copy.clone()];
+    let when = Command::When { tests: Vec::new(), then: then() };
+    let chain = Command::Chain { tests: Vec::new(), then: then() };
+    let twice = 3 * 1074 - 74;
+    for (command, growth) in
+        [(copy, 72 + 2 + 1000), (absent, 72 + 2), (when, twice), (chain, twice)]
+    {
         let action = Action::Run { batch: Batch::of(command), session: None };
         assert_eq!(node.fsm.growth(&action, 0).most_bytes, growth);
     }

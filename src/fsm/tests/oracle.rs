@@ -176,11 +176,20 @@ impl Oracle {
             },
             Command::Rename { from, to, replace } => self.copy(from, to, *replace, true),
             Command::Copy { from, to, replace } => self.copy(from, to, *replace, false),
-            Command::When { tests, then } => {
+            Command::When { tests, then } | Command::Chain { tests, then } => {
                 if !tests.iter().all(|test| self.holds(&test.key, &test.condition)) {
                     return Answer::Nested(None);
                 }
-                Answer::Nested(Some(then.iter().map(|command| self.command(command)).collect()))
+                let ends = matches!(command, Command::Chain { .. });
+                let (mut answers, mut has_failed) = (Vec::new(), false);
+                for command in then {
+                    if !(ends && has_failed) {
+                        let answer = self.command(command);
+                        has_failed |= matches!(answer, Answer::Failed(_));
+                        answers.push(answer);
+                    }
+                }
+                Answer::Nested(Some(answers))
             }
         }
     }

@@ -135,7 +135,8 @@ impl Generator {
             .map(|_| Test { key: self.key(), condition: self.condition() })
             .collect();
         let then = (0..self.rng.random_range(0..4)).map(|_| command(self)).collect();
-        Command::When { tests, then }
+        let ends = self.rng.random();
+        if ends { Command::Chain { tests, then } } else { Command::When { tests, then } }
     }
 
     pub fn read(&mut self) -> Command {
@@ -202,7 +203,7 @@ impl Generator {
 fn tells_time(command: &Command) -> bool {
     match command {
         Command::Ttl(_) => true,
-        Command::When { then, .. } => then.iter().any(tells_time),
+        Command::When { then, .. } | Command::Chain { then, .. } => then.iter().any(tells_time),
         _ => false,
     }
 }

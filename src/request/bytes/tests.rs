@@ -46,6 +46,11 @@ fn every_request() -> Vec<Request> {
             ],
             then: vec![Command::Get(key()), expire_only(Only::IfAny)],
         },
+        Command::Chain { tests: vec![], then: vec![] },
+        Command::Chain {
+            tests: vec![Test { key: key(), condition: Condition::IfAbsent }],
+            then: vec![Command::Get(key()), expire_only(Only::IfAny)],
+        },
     ];
     let guards = vec![Guard { key: key(), version: 4 }];
     let run = |consistency, session| Request::Run {
@@ -206,11 +211,15 @@ fn the_bytes_of_later_words_are_pinned() {
                 tests: vec![Test { key: key(), condition: Condition::IfPresent }],
                 then: vec![Command::Count { db: 7 }],
             },
+            Command::Chain {
+                tests: vec![Test { key: key(), condition: Condition::IfPresent }],
+                then: vec![Command::Count { db: 7 }],
+            },
         ],
     };
     encode_batch(&mut buffer, &batch);
     let expected = [
-        &[0, 0, 0, 0, 9, 0, 0, 0][..],
+        &[0, 0, 0, 0, 10, 0, 0, 0][..],
         &[10, 1, 1, 0, 0, 0, b'k'],
         &[11, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 1, 0, 0, 0, b'p'],
         &[12, 1, 1, 0, 0, 0, b'k', 1, 0, 0, 0, b'v'],
@@ -220,6 +229,7 @@ fn the_bytes_of_later_words_are_pinned() {
         &[16, 1, 1, 0, 0, 0, b'k', 1, 1, 0, 0, 0, b'k', 0],
         &[17, 1, 1, 0, 0, 0, b'k', 1, 1, 0, 0, 0, b'k', 1],
         &[18, 1, 0, 0, 0, 1, 1, 0, 0, 0, b'k', 2, 1, 0, 0, 0, 3, 7],
+        &[20, 1, 0, 0, 0, 1, 1, 0, 0, 0, b'k', 2, 1, 0, 0, 0, 3, 7],
     ];
     assert_eq!(buffer, expected.concat());
 
@@ -239,14 +249,18 @@ fn the_bytes_of_later_words_are_pinned() {
 /// [Input that says how deep we recurse ends the process.]
 #[test]
 fn nothing_nests_twice() {
-    let mut bytes = vec![0, 0, 0, 0, 1, 0, 0, 0];
+    let bytes = [0, 0, 0, 0, 1, 0, 0, 0];
     let when = [18, 0, 0, 0, 0, 1, 0, 0, 0];
+    let chain = [20, 0, 0, 0, 0, 1, 0, 0, 0];
     let clear = [9];
-    bytes.extend(when);
-    let once = [&bytes[..], &clear].concat();
-    let twice = [&bytes[..], &when, &clear].concat();
-    assert!(whole(once.into(), decode_batch).is_ok());
-    assert_eq!(whole(twice.into(), decode_batch), Err(Malformed("unknown command")));
+    for outer in [when, chain] {
+        let once = [&bytes[..], &outer, &clear].concat();
+        assert!(whole(once.into(), decode_batch).is_ok());
+        for inner in [when, chain] {
+            let twice = [&bytes[..], &outer, &inner, &clear].concat();
+            assert_eq!(whole(twice.into(), decode_batch), Err(Malformed("unknown command")));
+        }
+    }
 
     let nested = [12, 1, 0, 0, 0];
     let once = [&[1, 1, 0, 0, 0][..], &nested, &[0]].concat();
