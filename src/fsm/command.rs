@@ -203,6 +203,7 @@ mod tests {
             Command::When { tests: vec![], then: vec![] },
             Command::When { tests: tests(), then: vec![Command::Get(key()), append(), append()] },
             Command::Chain { tests: tests(), then: vec![Command::Get(key()), append(), append()] },
+            Command::Expire { key: key(), expiry: Expiry::LaterMs(-5) },
         ]
     }
 
@@ -329,6 +330,10 @@ mod tests {
                 Command::Chain { tests: tests(), then: then() },
                 vec![&[20, 1, 0, 0, 0], T, &[4, 6, 0, 0, 0, 0, 0, 0, 0], &[2, 0, 0, 0, 0], A, &[9]],
             ),
+            (
+                Command::Expire { key: key("a"), expiry: Expiry::LaterMs(-2) },
+                vec![&[6], A, &[4, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]],
+            ),
         ];
         for (command, expected) in table {
             let bytes = run(Batch::of(command.clone())).encode();
@@ -427,7 +432,9 @@ mod tests {
         let deadlines = [0, 0, 0, 0, 0];
         let names = [5, 0, 78];
         let conditions = [0, 74 + 74, 74 + 74];
-        let expected: [&[u64]; 5] = [&scans_and_reads, &edits, &deadlines, &names, &conditions];
+        let later = [0];
+        let expected: [&[u64]; 6] =
+            [&scans_and_reads, &edits, &deadlines, &names, &conditions, &later];
         assert_eq!(new, expected.concat());
         assert_eq!(Action::OpenSession.growth_bytes(), SESSION_BYTES);
     }

@@ -129,6 +129,11 @@ impl<'a> View<'a> {
             Expiry::Keep => return Ok(self.live(key).map_or(NEVER, Item::deadline_ms)),
             Expiry::AfterMs(ms) => self.now_ms.checked_add(ms).ok_or(Failure::InvalidExpiry)?,
             Expiry::AtMs(ms) => ms,
+            Expiry::LaterMs(ms) => match self.live(key).map_or(NEVER, Item::deadline_ms) {
+                NEVER => return Ok(NEVER),
+                // What is before 1970 is as over as what is at its beginning.
+                deadline_ms => deadline_ms.saturating_add_signed(ms),
+            },
         };
         if deadline_ms > MAX_TIME_MS { Err(Failure::InvalidExpiry) } else { Ok(deadline_ms) }
     }
@@ -232,7 +237,9 @@ impl Execution<'_> {
         let old_deadline_ms = item.deadline_ms();
         match expiry {
             Expiry::Keep => return Ok(Answer::Integer(1)),
-            Expiry::Never if old_deadline_ms == NEVER => return Ok(Answer::Integer(0)),
+            Expiry::Never | Expiry::LaterMs(_) if old_deadline_ms == NEVER => {
+                return Ok(Answer::Integer(0));
+            }
             _ if deadline_ms > self.now_ms => {
                 self.store.set_deadline(key, deadline_ms, self.index);
             }

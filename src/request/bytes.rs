@@ -30,7 +30,7 @@
 //!                           value                              commands u32, command …
 //!            14 increment float  key, by        19 count expiring  db u8
 //!                                               20 chain         as when
-//! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 |
+//! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 | 4 later, ms i64 |
 //! condition | 0 always | 1 if absent | 2 if present |
 //!           | 3 if value, length u32, value … | 4 if version, version u64 |
 //! reply     | kind u8 | …
@@ -400,6 +400,7 @@ fn encode_expiry(buffer: &mut Vec<u8>, expiry: Expiry) {
         Expiry::Keep => (1, None),
         Expiry::AfterMs(ms) => (2, Some(ms)),
         Expiry::AtMs(ms) => (3, Some(ms)),
+        Expiry::LaterMs(ms) => (4, Some(ms.cast_unsigned())),
     };
     buffer.put_u8(kind);
     if let Some(ms) = ms {
@@ -413,6 +414,7 @@ fn decode_expiry(reader: &mut Reader) -> Result<Expiry, Malformed> {
         1 => Expiry::Keep,
         2 => Expiry::AfterMs(reader.u64()?),
         3 => Expiry::AtMs(reader.u64()?),
+        4 => Expiry::LaterMs(reader.i64()?),
         _ => return Err(Malformed("unknown kind of expiry")),
     })
 }

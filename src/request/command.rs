@@ -35,6 +35,9 @@ pub enum Expiry {
     AfterMs(u64),
     /// At this many milliseconds since 1970 of the cluster's own clock.
     AtMs(u64),
+    /// This many milliseconds later than before, or earlier if negative. Where there
+    /// is no deadline, none.
+    LaterMs(i64),
 }
 
 /// What must hold for a `Set` to take effect.
@@ -87,8 +90,8 @@ pub enum Command {
     Delete(Key),
     /// Give a present key a deadline. A deadline that is not in the future
     /// removes the key; `Never` takes its deadline away; `Keep` changes nothing.
-    /// Answered with [`Answer::Integer`]: 1 if the key was there (with `Never`:
-    /// if it had a deadline), else 0.
+    /// Answered with [`Answer::Integer`]: 1 if the key was there (with `Never` and
+    /// `LaterMs`: if it had a deadline), else 0.
     Expire {
         /// Which.
         key: Key,

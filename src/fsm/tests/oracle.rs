@@ -103,6 +103,12 @@ impl Oracle {
             Expiry::Keep => return Ok(self.items.get(&path(key)).and_then(|item| item.deadline)),
             Expiry::AfterMs(ms) => u128::from(ms) + u128::from(self.now),
             Expiry::AtMs(ms) => u128::from(ms),
+            Expiry::LaterMs(ms) => {
+                match self.items.get(&path(key)).and_then(|item| item.deadline) {
+                    None => return Ok(None),
+                    Some(old) => (i128::from(old) + i128::from(ms)).max(0) as u128,
+                }
+            }
         };
         match i64::try_from(deadline) {
             Ok(deadline) => Ok(Some(deadline as u64)),
@@ -233,7 +239,7 @@ impl Oracle {
         if expiry == Expiry::Keep {
             return 1;
         }
-        if expiry == Expiry::Never && item.deadline.is_none() {
+        if matches!(expiry, Expiry::Never | Expiry::LaterMs(_)) && item.deadline.is_none() {
             return 0;
         }
         (item.deadline, item.version) = (deadline, self.index);

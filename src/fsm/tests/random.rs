@@ -75,10 +75,15 @@ impl Generator {
             0..3 => Expiry::Never,
             3 => Expiry::Keep,
             4..7 => Expiry::AfterMs(self.rng.random_range(0..100)),
-            7..9 => Expiry::AtMs(self.now + self.rng.random_range(0..100) - 20),
+            7 => Expiry::LaterMs(self.rng.random_range(-50..100)),
+            8 => Expiry::AtMs(self.now + self.rng.random_range(0..100) - 20),
             _ => {
                 let huge = [u64::MAX, MAX_TIME_MS, MAX_TIME_MS + 1][self.rng.random_range(0..3)];
-                if self.rng.random() { Expiry::AfterMs(huge) } else { Expiry::AtMs(huge) }
+                match self.rng.random_range(0..3) {
+                    0 => Expiry::AfterMs(huge),
+                    1 => Expiry::AtMs(huge),
+                    _ => Expiry::LaterMs(huge.cast_signed()),
+                }
             }
         }
     }

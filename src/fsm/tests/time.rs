@@ -158,6 +158,41 @@ fn a_deadline_that_is_not_in_the_future_removes() {
 }
 
 #[test]
+fn a_deadline_moves_by_what_it_is_told() {
+    let mut node = Node::new();
+    let later = |name, ms| expire(name, Expiry::LaterMs(ms));
+    node.run(100, set("a", "1", Expiry::AtMs(150)));
+    let version = node.fsm.applied();
+    assert_eq!(node.run(120, later("a", 1000)), Answer::Integer(1));
+    assert_eq!(ttl(&node, "a", 0), Ttl::Ms(1030), "whatever time it is by now");
+    assert_eq!(node.run(120, later("a", -900)), Answer::Integer(1));
+    assert_eq!(ttl(&node, "a", 0), Ttl::Ms(130));
+    assert_eq!(
+        node.run(120, set("a", "2", Expiry::LaterMs(10))),
+        Answer::Stored { version: version + 3 }
+    );
+    assert_eq!((node.value("a"), ttl(&node, "a", 0)), (Some("2".into()), Ttl::Ms(140)));
+    for beyond in [i64::MAX, i64::MAX - 259] {
+        assert_eq!(node.run(120, later("a", beyond)), Answer::Failed(Failure::InvalidExpiry));
+    }
+    assert_eq!(ttl(&node, "a", 0), Ttl::Ms(140));
+
+    // Without a deadline there is none to be moved.
+    node.run(120, set("b", "1", Expiry::Never));
+    let before = node.fsm.contents_hash();
+    assert_eq!(node.run(120, later("b", 50)), Answer::Integer(0));
+    assert_eq!(node.run(120, later("absent", 50)), Answer::Integer(0));
+    assert_eq!(ttl(&node, "b", 0), Ttl::Never);
+    assert_eq!(node.fsm.contents_hash(), before, "nothing was written");
+
+    for over in [-140, -141, i64::MIN] {
+        node.run(120, set("a", "1", Expiry::AtMs(260)));
+        assert_eq!(node.run(120, later("a", over)), Answer::Integer(1));
+        assert_eq!(node.value("a"), None, "{over}");
+    }
+}
+
+#[test]
 fn deadlines_beyond_the_clock_are_refused() {
     let mut node = Node::new();
     node.run(100, set("a", "1", Expiry::Never));

@@ -173,12 +173,12 @@ impl Writer<'_> {
             Command::Set { key, value, expiry, condition } => {
                 self.key(key)?;
                 self.value(value)?;
-                self.expiry(*expiry);
+                self.expiry(*expiry)?;
                 self.condition(condition)?;
             }
             Command::Expire { key, expiry } => {
                 self.key(key)?;
-                self.expiry(*expiry);
+                self.expiry(*expiry)?;
             }
             Command::Increment { key, by } => {
                 self.key(key)?;
@@ -220,7 +220,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn expiry(&mut self, expiry: Expiry) {
+    fn expiry(&mut self, expiry: Expiry) -> Result<(), ProtocolError> {
         match expiry {
             Expiry::Never => self.output.put_u8(0),
             Expiry::Keep => self.output.put_u8(1),
@@ -232,7 +232,9 @@ impl Writer<'_> {
                 self.output.put_u8(3);
                 self.output.put_u64_le(ms);
             }
+            Expiry::LaterMs(_) => return Err(ProtocolError::Unspoken),
         }
+        Ok(())
     }
 
     fn condition(&mut self, condition: &Condition) -> Result<(), ProtocolError> {

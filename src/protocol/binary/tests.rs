@@ -489,6 +489,23 @@ fn what_is_over_a_limit_is_not_sent() {
 }
 
 #[test]
+fn what_has_no_word_here_is_not_sent() {
+    let later = Expiry::LaterMs(5);
+    let set = Command::Set {
+        key: key("a"),
+        value: "v".into(),
+        expiry: later,
+        condition: Condition::Always,
+    };
+    let chain = Command::Chain { tests: vec![], then: vec![] };
+    for command in [set, Command::Expire { key: key("a"), expiry: later }, chain] {
+        let mut output = BytesMut::new();
+        let refused = encode_request(&batch(vec![command]), &Limits::default(), &mut output);
+        assert_eq!((refused.unwrap_err(), &output[..]), (ProtocolError::Unspoken, &b""[..]));
+    }
+}
+
+#[test]
 fn a_reply_that_is_too_large_says_so() {
     let limits = Limits { reply_bytes: 100, ..Limits::default() };
     let answers = |count| Reply::Answers(vec![item("0123456789", 1); count]);

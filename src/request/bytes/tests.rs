@@ -22,6 +22,7 @@ fn every_request() -> Vec<Request> {
         },
         Command::Delete(key()),
         Command::Expire { key: key(), expiry: Expiry::AfterMs(5) },
+        Command::Expire { key: key(), expiry: Expiry::LaterMs(i64::MIN) },
         Command::Increment { key: key(), by: -3 },
         Command::Clear { db: Some(2) },
         Command::Clear { db: None },
@@ -215,11 +216,12 @@ fn the_bytes_of_later_words_are_pinned() {
                 tests: vec![Test { key: key(), condition: Condition::IfPresent }],
                 then: vec![Command::Count { db: 7 }],
             },
+            Command::Expire { key: key(), expiry: Expiry::LaterMs(-2) },
         ],
     };
     encode_batch(&mut buffer, &batch);
     let expected = [
-        &[0, 0, 0, 0, 10, 0, 0, 0][..],
+        &[0, 0, 0, 0, 11, 0, 0, 0][..],
         &[10, 1, 1, 0, 0, 0, b'k'],
         &[11, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 1, 0, 0, 0, b'p'],
         &[12, 1, 1, 0, 0, 0, b'k', 1, 0, 0, 0, b'v'],
@@ -230,6 +232,7 @@ fn the_bytes_of_later_words_are_pinned() {
         &[17, 1, 1, 0, 0, 0, b'k', 1, 1, 0, 0, 0, b'k', 1],
         &[18, 1, 0, 0, 0, 1, 1, 0, 0, 0, b'k', 2, 1, 0, 0, 0, 3, 7],
         &[20, 1, 0, 0, 0, 1, 1, 0, 0, 0, b'k', 2, 1, 0, 0, 0, 3, 7],
+        &[6, 1, 1, 0, 0, 0, b'k', 4, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
     ];
     assert_eq!(buffer, expected.concat());
 
