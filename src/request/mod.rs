@@ -282,6 +282,19 @@ pub enum RoleName {
     Joining,
 }
 
+impl RoleName {
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Learner => "learner",
+            Self::Joining => "joining",
+        }
+    }
+}
+
 /// How one node is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {

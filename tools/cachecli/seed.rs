@@ -157,7 +157,7 @@ async fn find(session: &mut Session, role: RoleName) -> Result<(String, String),
     match nodes.iter().find(has_role) {
         Some(node) => Ok((node.member.name.clone(), node.member.client_address.clone())),
         None => {
-            let role = status::role_name(role);
+            let role = role.name();
             Err(Failure::Condition(format!("no {role} answers; see cachecli status")))
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use raftcache::client::Error;
-use raftcache::request::{MemberInfo, RoleName, Status};
+use raftcache::request::{MemberInfo, Status};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -91,7 +91,7 @@ fn row(node: &Node, lag: Option<u64>) -> Vec<String> {
         vec![member.name.clone(), member.client_address.clone(), member.peer_address.clone()];
     match &node.status {
         Ok(status) => row.extend([
-            role_name(status.role).to_owned(),
+            status.role.name().to_owned(),
             status.term.to_string(),
             status.commit.to_string(),
             status.applied.to_string(),
@@ -112,7 +112,7 @@ fn node_json(node: &Node, lag: Option<u64>) -> Value {
     let mut json = member_json(&node.member);
     match &node.status {
         Ok(status) => {
-            json["role"] = role_name(status.role).into();
+            json["role"] = status.role.name().into();
             json["known_leader"] = json!(status.leader);
             json["term"] = status.term.into();
             json["last"] = status.last.into();
@@ -166,14 +166,4 @@ pub async fn members(session: &mut Session) -> Outcome {
     let rows: Vec<_> = members.iter().map(row).collect();
     let json: Vec<_> = members.iter().map(member_json).collect();
     Ok(Shown::rows(&["id", "client", "peer", "part", "leads"], &rows, json.into()))
-}
-
-pub fn role_name(role: RoleName) -> &'static str {
-    match role {
-        RoleName::Follower => "follower",
-        RoleName::Candidate => "candidate",
-        RoleName::Leader => "leader",
-        RoleName::Learner => "learner",
-        RoleName::Joining => "joining",
-    }
 }

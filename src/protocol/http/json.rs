@@ -7,7 +7,7 @@ use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-use crate::request::{MemberInfo, RoleName, Status};
+use crate::request::{MemberInfo, Status};
 
 /// The pairs of an object whose values are strings, at most `limit`.
 pub fn pairs(body: &[u8], limit: usize) -> Result<Vec<(String, String)>, serde_json::Error> {
@@ -67,7 +67,7 @@ pub fn status(status: &Status) -> Value {
         "me": me.map_or_else(unknown, member),
         "leader": leader.map(member),
         "followers": followers.map(member).collect::<Vec<_>>(),
-        "role": role(status.role),
+        "role": status.role.name(),
         "health": if status.warnings.is_empty() { "ok" } else { "warning" },
         "warnings": status.warnings,
         "cluster": format!("{:032x}", status.cluster),
@@ -94,14 +94,4 @@ fn member(member: &MemberInfo) -> Value {
         "client_address": member.client_address,
         "voter": member.voter,
     })
-}
-
-fn role(role: RoleName) -> &'static str {
-    match role {
-        RoleName::Follower => "follower",
-        RoleName::Candidate => "candidate",
-        RoleName::Leader => "leader",
-        RoleName::Learner => "learner",
-        RoleName::Joining => "joining",
-    }
 }

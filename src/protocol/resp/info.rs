@@ -7,7 +7,7 @@ use super::REDIS_VERSION;
 use super::call::{Call, Later, Plan, Planned, Refused};
 use super::write::Out;
 use crate::protocol::surroundings::{ClientInfo, Facts};
-use crate::request::{Answer, Command, DATABASES, Request, RoleName, Status};
+use crate::request::{Answer, Command, DATABASES, Request, Status};
 
 /// What is asked of INFO, and what is known so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,16 +150,9 @@ fn replication(status: &Status) -> Vec<(&'static str, String)> {
 }
 
 fn raftcache(status: &Status) -> Vec<(&'static str, String)> {
-    let role = match status.role {
-        RoleName::Follower => "follower",
-        RoleName::Candidate => "candidate",
-        RoleName::Leader => "leader",
-        RoleName::Learner => "learner",
-        RoleName::Joining => "joining",
-    };
     vec![
         ("raft_node", status.name.clone()),
-        ("raft_role", role.to_owned()),
+        ("raft_role", status.role.name().to_owned()),
         ("raft_leader", status.leader.clone().unwrap_or_default()),
         ("raft_term", status.term.to_string()),
         ("raft_commit", status.commit.to_string()),
