@@ -7,13 +7,13 @@
 
 use super::command::MAX_TIME_MS;
 use super::item::{Item, NEVER};
-use super::limits::SCANNED_KEYS;
+use super::limits::{ENTRY_ANSWER_BYTES, SCANNED_KEYS};
 use super::store::Store;
 use crate::encoding::parse_i64;
 use crate::mutants::{self, Mutant};
 use crate::request::{
     Answer, Batch, Command, Condition, DATABASES, ErrorKind, Expiry, Failure, Guard,
-    Item as ItemAnswer, Key, Only, Reply, Test, Ttl, glob,
+    Item as ItemAnswer, Key, Only, Reply, TOO_LARGE_TO_SEND, Test, Ttl, glob,
 };
 
 /// The store at one moment: what reads see.
@@ -149,6 +149,8 @@ pub struct Execution<'a> {
     pub index: u64,
     /// How many bytes of values it may still copy or alter.
     pub budget_bytes: usize,
+    /// How many bytes of values its answers hold.
+    pub answered_bytes: usize,
 }
 
 impl Execution<'_> {
@@ -167,11 +169,43 @@ impl Execution<'_> {
         if !self.view().holds(&batch.guards) {
             return Reply::GuardFailed;
         }
-        Reply::Answers(batch.commands.iter().map(|command| self.execute(command)).collect())
+        let answers = self.execute_all(&batch.commands, false);
+        if self.has_room_for_answers() {
+            Reply::Answers(answers)
+        } else {
+            Reply::Error(ErrorKind::Unknown, TOO_LARGE_TO_SEND.to_owned())
+        }
+    }
+
+    fn has_room_for_answers(&self) -> bool {
+        self.answered_bytes <= ENTRY_ANSWER_BYTES
+    }
+
+    /// Runs commands, or those up to the first that fails. [A value that an answer
+    /// holds is copied when it is altered; five thousand such answers filled the memory
+    /// of every node]: answers that are too much are dropped.
+    fn execute_all(&mut self, commands: &[Command], until_failure: bool) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            let answer = self.execute(command);
+            let has_failed = matches!(answer, Answer::Failed(_));
+            if self.has_room_for_answers() {
+                answers.push(answer);
+            } else {
+                answers.clear();
+            }
+            if until_failure && has_failed {
+                break;
+            }
+        }
+        answers
     }
 
     fn execute(&mut self, command: &Command) -> Answer {
         if let Some(answer) = self.view().read(command) {
+            if let Answer::Item(Some(item)) = &answer {
+                self.answered_bytes = self.answered_bytes.saturating_add(item.value.len());
+            }
             return answer;
         }
         let result = match command {
@@ -263,21 +297,14 @@ impl Execution<'_> {
         if !self.view().all_hold(tests) {
             return Answer::Nested(None);
         }
-        Answer::Nested(Some(then.iter().map(|command| self.execute(command)).collect()))
+        Answer::Nested(Some(self.execute_all(then, false)))
     }
 
     fn chain(&mut self, tests: &[Test], then: &[Command]) -> Answer {
         if !self.view().all_hold(tests) {
             return Answer::Nested(None);
         }
-        let mut answers = Vec::with_capacity(then.len());
-        for command in then {
-            answers.push(self.execute(command));
-            if matches!(answers.last(), Some(Answer::Failed(_))) {
-                break;
-            }
-        }
-        Answer::Nested(Some(answers))
+        Answer::Nested(Some(self.execute_all(then, true)))
     }
 
     fn increment(&mut self, key: &Key, by: i64) -> Result<Answer, Failure> {

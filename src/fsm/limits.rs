@@ -15,6 +15,11 @@ pub const SCANNED_KEYS: u32 = 10_000;
 /// takes minutes to apply would take them on every node, at every start.
 pub const ENTRY_WORK_BYTES: usize = 64 << 20;
 
+/// How many bytes of values the answers of one entry may hold. A reply that holds more
+/// is told to nobody anyway, and until it is, each value that is altered meanwhile is
+/// there twice. Part of the log's format, for a reply is kept.
+pub const ENTRY_ANSWER_BYTES: usize = 64 << 20;
+
 /// How many keys all scans of a batch look at; checked at admission.
 pub const BATCH_SCANNED_KEYS: usize = 100_000;
 

@@ -147,9 +147,11 @@ impl Fsm {
     fn run(&mut self, batch: &Batch) -> Reply {
         let (now_ms, index) = (self.log_time_ms, self.applied);
         let budget_bytes = limits::ENTRY_WORK_BYTES;
-        let mut execution = Execution { store: &mut self.store, now_ms, index, budget_bytes };
+        let store = &mut self.store;
+        let mut execution = Execution { store, now_ms, index, budget_bytes, answered_bytes: 0 };
         let reply = execution.run(batch);
-        let copied_bytes = budget_bytes - execution.budget_bytes;
+        // What is answered may have been copied, too.
+        let copied_bytes = budget_bytes - execution.budget_bytes + execution.answered_bytes;
         self.last_work_bytes += copied_bytes + batch.work() * COMMAND_BYTES;
         reply
     }

@@ -10,7 +10,9 @@ use super::{Answered, Forward, PeerMessage};
 use crate::fsm::{Action, Growth};
 use crate::mutants::{self, Mutant};
 use crate::raft::{EntryId, NodeId, ProposeError, Time};
-use crate::request::{Answer, Batch, Command, Condition, Consistency, ErrorKind, Reply, Request};
+use crate::request::{
+    Answer, Batch, Command, Condition, Consistency, ErrorKind, Reply, Request, TOO_LARGE_TO_SEND,
+};
 
 /// What a request that had no effect for want of a leader is told.
 pub(super) const NO_LEADER: &str = "no leader, not applied";
@@ -423,8 +425,7 @@ impl Replica {
             let reply = match reply.size_bytes() {
                 // What had an effect has had it.
                 bytes if bytes > FORWARDED_REPLY_BYTES => {
-                    let why = "done, but the reply is too large to send";
-                    Reply::Error(ErrorKind::Unknown, why.to_owned())
+                    Reply::Error(ErrorKind::Unknown, TOO_LARGE_TO_SEND.to_owned())
                 }
                 _ => reply,
             };

@@ -168,6 +168,9 @@ impl Request {
     }
 }
 
+/// What is told, as [`ErrorKind::Unknown`], in place of a reply that nobody could take.
+pub const TOO_LARGE_TO_SEND: &str = "done, but the reply is too large to send";
+
 /// What a node answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {

@@ -26,7 +26,7 @@ use super::peers::Peers;
 use crate::protocol::peer::{Ends, LinkClass, encode_frame};
 use crate::raft::NodeId;
 use crate::replica::{Answered, Input, PeerMessage};
-use crate::request::{ErrorKind, Reply};
+use crate::request::{ErrorKind, Reply, TOO_LARGE_TO_SEND};
 
 /// A buffer that has grown larger is given back when it is empty.
 const KEPT_BUFFER_BYTES: usize = 256 << 10;
@@ -326,7 +326,7 @@ fn ended(stream: &TcpStream) -> Option<String> {
 /// batch that writes has taken effect.
 fn without_reply(message: &PeerMessage) -> Option<PeerMessage> {
     let PeerMessage::Forwarded { id, answer } = message else { return None };
-    let why = "done, but the reply is too large to send".to_owned();
+    let why = TOO_LARGE_TO_SEND.to_owned();
     let reply = Reply::Error(ErrorKind::Unknown, why);
     Some(PeerMessage::Forwarded { id: *id, answer: Answered { reply, applied: answer.applied } })
 }

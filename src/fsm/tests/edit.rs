@@ -258,9 +258,14 @@ fn an_absent_key_is_neither_renamed_nor_copied() {
 /// As [`run_in_vain`], without the turn of removals that an entry begins with.
 fn run_in_vain_at_once(node: &mut Node, command: Command) -> Answer {
     let (before, now_ms, index) = (node.fsm.store.totals(), node.fsm.log_time_ms, node.fsm.applied);
-    let answer =
-        one(Execution { store: &mut node.fsm.store, now_ms, index, budget_bytes: 1 << 20 }
-            .run(&Batch::of(command)));
+    let answer = one(Execution {
+        store: &mut node.fsm.store,
+        now_ms,
+        index,
+        budget_bytes: 1 << 20,
+        answered_bytes: 0,
+    }
+    .run(&Batch::of(command)));
     assert_eq!(node.fsm.store.totals(), before);
     answer
 }

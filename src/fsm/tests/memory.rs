@@ -3,6 +3,7 @@
 use super::random::Generator;
 use super::*;
 use crate::fsm::item::DEADLINE_BYTES;
+use crate::request::{ErrorKind, Ttl};
 
 #[test]
 fn deletes_return_to_the_baseline() {
@@ -114,6 +115,29 @@ fn a_batch_alters_no_more_than_it_may() {
     assert_eq!(node.fsm.check(&batch(60)), Ok(()));
     let refused = node.fsm.check(&batch(70)).unwrap_err();
     assert!(refused.contains("bytes altered in a batch exceed the limit of 67108864"), "{refused}");
+}
+
+/// [A value that an answer holds is copied when its deadline is changed: five thousand
+/// GETEX of 16 MiB in one transaction filled the memory of every node.]
+#[test]
+fn answers_of_an_entry_hold_no_more_than_they_may() {
+    let mut node = Node::new();
+    node.run(1, set("a", &"v".repeat(1 << 20), Expiry::Never));
+    let pair = |i: u64| [Command::Get(key("a")), expire("a", Expiry::AfterMs(1000 + i))];
+    let pairs = |count| (0..count).flat_map(pair).collect::<Vec<_>>();
+    let mut run = |commands| {
+        let batch = Batch { guards: vec![], commands };
+        node.apply(1, Action::Run { batch, session: None })
+    };
+    assert!(matches!(run(pairs(64)), Reply::Answers(answers) if answers.len() == 128));
+    let chain = vec![Command::Chain { tests: vec![], then: pairs(70) }];
+    for commands in [pairs(70), chain] {
+        let reply = run(commands);
+        assert!(matches!(reply, Reply::Error(ErrorKind::Unknown, _)), "it is done");
+    }
+    let left = node.ask(1, Command::Ttl(key("a")));
+    assert_eq!(left, Answer::Ttl(Ttl::Ms(1069)), "all of it");
+    assert!(node.fsm.last_work_bytes() > 64 << 20, "it counts as work");
 }
 
 /// A clear takes as long for many keys as for few; what is left to do is freed

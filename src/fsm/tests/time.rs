@@ -94,6 +94,7 @@ fn nothing_brings_a_due_key_back() {
             now_ms: 50,
             index: node.fsm.applied,
             budget_bytes: 1 << 20,
+            answered_bytes: 0,
         };
         assert_eq!(one(execution.run(&Batch::of(command))), expected);
         assert_eq!(node.value(&name), None);
@@ -118,6 +119,7 @@ fn a_write_over_a_due_key_starts_afresh() {
             now_ms: 50,
             index: node.fsm.applied,
             budget_bytes: 1 << 20,
+            answered_bytes: 0,
         };
         execution.run(&Batch::of(command));
         assert_eq!(node.value(&name), Some(expected.to_owned().into()));

@@ -9,7 +9,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::{info, status};
 use crate::encoding::{Malformed, Reader, put_bytes};
 use crate::protocol::{Limits, ProtocolError};
-use crate::request::{Answer, Command, ErrorKind, Failure, Item, Reply, Request, Ttl};
+use crate::request::{
+    Answer, Command, ErrorKind, Failure, Item, Reply, Request, TOO_LARGE_TO_SEND, Ttl,
+};
 
 /// TTL's number for a key without a deadline.
 const NO_DEADLINE: i64 = -1;
@@ -62,7 +64,7 @@ pub(super) fn encode_list(reply: &Reply, limits: &Limits, output: &mut BytesMut)
     let size: usize = answers.iter().map(answer_bytes).sum();
     if size + HEAD_BYTES + 4 > limits.reply_bytes {
         // Unknown, because a batch that writes has taken effect.
-        return put_error(output, ErrorKind::Unknown, "done, but the reply is too large to send");
+        return put_error(output, ErrorKind::Unknown, TOO_LARGE_TO_SEND);
     }
     put_reply(output, status::OK, |output| {
         output.put_u32_le(answers.len() as u32);
