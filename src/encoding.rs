@@ -31,6 +31,11 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// The XXH3 of 64 bits by which Redis 8 compares values: it is in the log's meaning.
+pub fn digest(value: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(value)
+}
+
 /// Takes fields off the front of a buffer.
 #[derive(Debug, Clone)]
 pub struct Reader {

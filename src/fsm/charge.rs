@@ -15,7 +15,7 @@ use crate::request::{Batch, Command, Key};
 pub struct Charge {
     /// Bytes of values that it may copy to other keys.
     pub copied_bytes: u64,
-    /// Bytes of values that it may have to write anew.
+    /// Bytes of values that it may have to write anew, or to hash.
     pub altered_bytes: u64,
 }
 
@@ -23,16 +23,26 @@ impl Charge {
     /// The estimate, while writes of so many bytes are on their way.
     pub fn of(batch: &Batch, store: &Store, on_its_way_bytes: u64) -> Self {
         let (mut charge, mut written_bytes) = (Self::default(), on_its_way_bytes);
+        let size_of = |key: &Key, written_bytes: u64| {
+            let now = store.find(key).map_or(0, |item| item.value().len() as u64);
+            now.saturating_add(written_bytes).min(GROWN_VALUE_BYTES as u64)
+        };
+        // What the batch itself writes first is not counted: of a thousand small values
+        // each would be taken for all of them. Where that is wrong, the entry's own limit
+        // holds.
+        for command in &batch.commands {
+            command.each_condition(&mut |key, condition| {
+                if condition.hashes() {
+                    charge.altered_bytes += size_of(key, on_its_way_bytes);
+                }
+            });
+        }
         for command in batch.commands.iter().flat_map(Command::steps) {
-            let size_of = |key: &Key| {
-                let now = store.find(key).map_or(0, |item| item.value().len() as u64);
-                now.saturating_add(written_bytes).min(GROWN_VALUE_BYTES as u64)
-            };
             let altered_bytes = match command {
                 Command::Copy { from: key, .. }
                 | Command::Rename { from: key, .. }
                 | Command::Append { key, .. }
-                | Command::SetRange { key, .. } => size_of(key),
+                | Command::SetRange { key, .. } => size_of(key, written_bytes),
                 _ => 0,
             };
             charge.altered_bytes += altered_bytes;

@@ -213,6 +213,9 @@ mod tests {
             Condition::IfAbsent,
             Condition::IfPresent,
             Condition::IfValue("old".into()),
+            Condition::UnlessValue("old".into()),
+            Condition::IfDigest(1),
+            Condition::UnlessDigest(1),
             Condition::IfVersion(9),
         ];
         let test = |condition| Test { key: Key::new("t"), condition };

@@ -9,6 +9,7 @@ use super::command::MAX_TIME_MS;
 use super::item::{Item, NEVER};
 use super::limits::{ENTRY_ANSWER_BYTES, SCANNED_KEYS};
 use super::store::Store;
+use crate::encoding::digest;
 use crate::encoding::parse_i64;
 use crate::mutants::{self, Mutant};
 use crate::request::{
@@ -119,7 +120,16 @@ impl<'a> View<'a> {
             Condition::IfPresent => self.live(key).is_some(),
             Condition::IfValue(value) => self.live(key).is_some_and(|item| item.value() == value),
             Condition::IfVersion(version) => self.version(key) == *version,
+            Condition::UnlessValue(value) => {
+                self.live(key).is_none_or(|item| item.value() != value)
+            }
+            Condition::IfDigest(digest) => self.digest(key) == Some(*digest),
+            Condition::UnlessDigest(digest) => self.digest(key) != Some(*digest),
         }
+    }
+
+    fn digest(&self, key: &Key) -> Option<u64> {
+        self.live(key).map(|item| digest(item.value()))
     }
 
     /// The absolute deadline that an expiry means for this key now.
@@ -222,8 +232,8 @@ impl Execution<'_> {
             Command::ExpireOnly { key, expiry, only } => self.expire_only(key, *expiry, *only),
             Command::Rename { from, to, replace } => self.rename(from, to, *replace),
             Command::Copy { from, to, replace } => self.copy(from, to, *replace),
-            Command::When { tests, then } => Ok(self.when(tests, then)),
-            Command::Chain { tests, then } => Ok(self.chain(tests, then)),
+            Command::When { tests, then } => self.when(tests, then),
+            Command::Chain { tests, then } => self.chain(tests, then),
             Command::Get(_)
             | Command::Exists(_)
             | Command::Ttl(_)
@@ -245,7 +255,7 @@ impl Execution<'_> {
         condition: &Condition,
     ) -> Result<Answer, Failure> {
         let deadline_ms = self.view().deadline_ms(key, expiry)?;
-        if !self.view().satisfies(key, condition) {
+        if !self.judge(key, condition)? {
             return Ok(Answer::NotStored { version: self.view().version(key) });
         }
         if deadline_ms > self.now_ms {
@@ -254,6 +264,23 @@ impl Execution<'_> {
             self.delete(key);
         }
         Ok(Answer::Stored { version: self.index })
+    }
+
+    /// Whether a condition holds; to hash a value is work.
+    fn judge(&mut self, key: &Key, condition: &Condition) -> Result<bool, Failure> {
+        if condition.hashes() {
+            self.spend(self.view().live(key).map_or(0, |item| item.value().len()))?;
+        }
+        Ok(self.view().satisfies(key, condition))
+    }
+
+    fn judge_all(&mut self, tests: &[Test]) -> Result<bool, Failure> {
+        for test in tests {
+            if !self.judge(&test.key, &test.condition)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn put(&mut self, key: &Key, value: &[u8], deadline_ms: u64) {
@@ -293,18 +320,18 @@ impl Execution<'_> {
         }
     }
 
-    fn when(&mut self, tests: &[Test], then: &[Command]) -> Answer {
-        if !self.view().all_hold(tests) {
-            return Answer::Nested(None);
+    fn when(&mut self, tests: &[Test], then: &[Command]) -> Result<Answer, Failure> {
+        if !self.judge_all(tests)? {
+            return Ok(Answer::Nested(None));
         }
-        Answer::Nested(Some(self.execute_all(then, false)))
+        Ok(Answer::Nested(Some(self.execute_all(then, false))))
     }
 
-    fn chain(&mut self, tests: &[Test], then: &[Command]) -> Answer {
-        if !self.view().all_hold(tests) {
-            return Answer::Nested(None);
+    fn chain(&mut self, tests: &[Test], then: &[Command]) -> Result<Answer, Failure> {
+        if !self.judge_all(tests)? {
+            return Ok(Answer::Nested(None));
         }
-        Answer::Nested(Some(self.execute_all(then, true)))
+        Ok(Answer::Nested(Some(self.execute_all(then, true))))
     }
 
     fn increment(&mut self, key: &Key, by: i64) -> Result<Answer, Failure> {

@@ -142,6 +142,11 @@ impl Limits {
                 within("bytes of pattern", pattern.len(), PATTERN_BYTES)?;
             }
         }
+        let mut hashes = false;
+        command.each_condition(&mut |_, condition| hashes |= condition.hashes());
+        if hashes && !command.is_write() {
+            return Err("a value is hashed for a read".to_owned());
+        }
         let is_nested =
             |command: &Command| matches!(command, Command::When { .. } | Command::Chain { .. });
         if is_nested(command) && command.steps().iter().any(is_nested) {

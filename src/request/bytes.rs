@@ -33,6 +33,7 @@
 //! expiry    | 0 never | 1 keep | 2 after, ms u64 | 3 at, ms u64 | 4 later, ms i64 |
 //! condition | 0 always | 1 if absent | 2 if present |
 //!           | 3 if value, length u32, value … | 4 if version, version u64 |
+//!           | 5 unless value, as 3 | 6 if digest, XXH3 u64 | 7 unless digest, as 6 |
 //! reply     | kind u8 | …
 //!             0 guard failed              4 session opened  session u64
 //!             1 answers  u32, answer …    5, 6 were members and status, which
@@ -432,6 +433,18 @@ fn encode_condition(buffer: &mut Vec<u8>, condition: &Condition) {
             buffer.put_u8(4);
             buffer.put_u64_le(*version);
         }
+        Condition::UnlessValue(value) => {
+            buffer.put_u8(5);
+            put_bytes(buffer, value);
+        }
+        Condition::IfDigest(digest) => {
+            buffer.put_u8(6);
+            buffer.put_u64_le(*digest);
+        }
+        Condition::UnlessDigest(digest) => {
+            buffer.put_u8(7);
+            buffer.put_u64_le(*digest);
+        }
     }
 }
 
@@ -442,6 +455,9 @@ fn decode_condition(reader: &mut Reader) -> Result<Condition, Malformed> {
         2 => Condition::IfPresent,
         3 => Condition::IfValue(reader.bytes()?),
         4 => Condition::IfVersion(reader.u64()?),
+        5 => Condition::UnlessValue(reader.bytes()?),
+        6 => Condition::IfDigest(reader.u64()?),
+        7 => Condition::UnlessDigest(reader.u64()?),
         _ => return Err(Malformed("unknown kind of condition")),
     })
 }

@@ -53,6 +53,12 @@ pub enum Condition {
     IfValue(Bytes),
     /// The key's version is this one; 0 means absent.
     IfVersion(u64),
+    /// The key is absent or holds another value.
+    UnlessValue(Bytes),
+    /// The key is present and its value has this XXH3 of 64 bits.
+    IfDigest(u64),
+    /// The key is absent or its value has another one.
+    UnlessDigest(u64),
 }
 
 /// One operation on the key space.
@@ -341,6 +347,18 @@ impl Command {
         }
     }
 
+    /// Shows each key whose condition this is.
+    pub fn each_condition<'a>(&'a self, see: &mut dyn FnMut(&'a Key, &'a Condition)) {
+        match self {
+            Self::Set { key, condition, .. } => see(key, condition),
+            Self::When { tests, then } | Self::Chain { tests, then } => {
+                tests.iter().for_each(|test| see(&test.key, &test.condition));
+                then.iter().for_each(|command| command.each_condition(see));
+            }
+            _ => {}
+        }
+    }
+
     /// How many commands and tests it is.
     pub fn parts(&self) -> usize {
         match self {
@@ -364,8 +382,13 @@ impl Condition {
     /// The value that it compares with.
     fn value(&self) -> Option<&Bytes> {
         match self {
-            Self::IfValue(value) => Some(value),
+            Self::IfValue(value) | Self::UnlessValue(value) => Some(value),
             _ => None,
         }
+    }
+
+    /// Whether the whole value of the key has to be hashed to judge it.
+    pub fn hashes(&self) -> bool {
+        matches!(self, Self::IfDigest(_) | Self::UnlessDigest(_))
     }
 }

@@ -279,6 +279,9 @@ impl State {
             Condition::Always => true,
             Condition::IfAbsent => version == 0,
             Condition::IfPresent => version != 0,
+            Condition::UnlessValue(_) | Condition::IfDigest(_) | Condition::UnlessDigest(_) => {
+                unreachable!("the binary codec cannot say it")
+            }
             Condition::IfValue(old) => self.items.get(key).is_some_and(|(i, _)| i.value == *old),
             Condition::IfVersion(expected) => version == *expected,
         };

@@ -2,6 +2,7 @@
 
 use super::edit::{add, no, run_in_vain, whole};
 use super::*;
+use crate::encoding::digest;
 use crate::request::{Failure, Only, Test, Ttl};
 
 const EACH: [Only; 5] =
@@ -83,6 +84,11 @@ fn commands_depend_on_every_test() {
         ("a", Condition::IfValue("1".into())),
         ("a", Condition::IfVersion(1)),
         ("absent", Condition::IfVersion(0)),
+        ("a", Condition::UnlessValue("2".into())),
+        ("absent", Condition::UnlessValue("".into())),
+        ("a", Condition::IfDigest(digest(b"1"))),
+        ("a", Condition::UnlessDigest(digest(b"2"))),
+        ("absent", Condition::UnlessDigest(digest(b""))),
     ];
     let fails = [
         ("absent", Condition::IfPresent),
@@ -91,6 +97,10 @@ fn commands_depend_on_every_test() {
         ("absent", Condition::IfValue("".into())),
         ("a", Condition::IfVersion(2)),
         ("absent", Condition::IfVersion(1)),
+        ("a", Condition::UnlessValue("1".into())),
+        ("a", Condition::IfDigest(digest(b"2"))),
+        ("absent", Condition::IfDigest(digest(b""))),
+        ("a", Condition::UnlessDigest(digest(b"1"))),
     ];
     for one in fails {
         for at in 0..=holds.len() {

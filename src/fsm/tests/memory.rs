@@ -3,7 +3,7 @@
 use super::random::Generator;
 use super::*;
 use crate::fsm::item::DEADLINE_BYTES;
-use crate::request::{ErrorKind, Ttl};
+use crate::request::{ErrorKind, Test, Ttl};
 
 #[test]
 fn deletes_return_to_the_baseline() {
@@ -115,6 +115,34 @@ fn a_batch_alters_no_more_than_it_may() {
     assert_eq!(node.fsm.check(&batch(60)), Ok(()));
     let refused = node.fsm.check(&batch(70)).unwrap_err();
     assert!(refused.contains("bytes altered in a batch exceed the limit of 67108864"), "{refused}");
+}
+
+/// [To hash 16 MiB ten thousand times takes every node half a minute.]
+#[test]
+fn a_batch_hashes_no_more_than_it_may() {
+    let mut node = Node::new();
+    node.run(1, set("a", &"v".repeat(1 << 20), Expiry::Never));
+    let condition = Condition::UnlessDigest(1);
+    let test = Test { key: key("a"), condition: condition.clone() };
+    let when = Command::When { tests: vec![test], then: vec![Command::Delete(key("b"))] };
+    let set = |to: &str| set_if(to, "v", Expiry::Never, condition.clone());
+    for command in [when, set("a")] {
+        let batch = |count| Batch { guards: vec![], commands: vec![command.clone(); count] };
+        assert_eq!(node.fsm.check(&batch(60)), Ok(()));
+        let refused = node.fsm.check(&batch(70)).unwrap_err();
+        assert!(refused.contains("bytes altered in a batch"), "{refused}");
+    }
+    let small = set_if("b", "v", Expiry::Never, condition.clone());
+    let many = Batch { guards: vec![], commands: vec![small; 5000] };
+    assert_eq!(node.fsm.check(&many), Ok(()), "small ones are not taken for large ones");
+    let test = Test { key: key("a"), condition: condition.clone() };
+    let reads = Command::When { tests: vec![test], then: vec![Command::Get(key("a"))] };
+    assert!(node.fsm.check(&Batch::of(reads)).is_err(), "what nobody counts");
+    let grow = Command::Append { key: key("a"), value: vec![b'v'; 15 << 20].into() };
+    node.run(1, grow);
+    assert!(matches!(node.run(1, set("a")), Answer::Stored { .. }));
+    let work_bytes = node.fsm.last_work_bytes();
+    assert!(work_bytes > 16 << 20, "it counts as work: {work_bytes}");
 }
 
 /// [A value that an answer holds is copied when its deadline is changed: five thousand

@@ -208,6 +208,13 @@ impl Oracle {
             Condition::IfPresent => old.is_some(),
             Condition::IfValue(value) => old.is_some_and(|item| item.value == *value),
             Condition::IfVersion(version) => self.version(key) == *version,
+            Condition::UnlessValue(value) => old.is_none_or(|item| item.value != *value),
+            Condition::IfDigest(digest) => {
+                old.is_some_and(|item| xxhash_rust::xxh3::xxh3_64(&item.value) == *digest)
+            }
+            Condition::UnlessDigest(digest) => {
+                old.is_none_or(|item| xxhash_rust::xxh3::xxh3_64(&item.value) != *digest)
+            }
         }
     }
 

@@ -89,7 +89,10 @@ impl Generator {
     }
 
     fn condition(&mut self) -> Condition {
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..11) {
+            8 => Condition::UnlessValue(self.value()),
+            9 => Condition::IfDigest(crate::encoding::digest(&self.value())),
+            10 => Condition::UnlessDigest(crate::encoding::digest(&self.value())),
             0 => Condition::IfAbsent,
             1 => Condition::IfPresent,
             2 => Condition::IfValue(self.value()),

@@ -250,6 +250,9 @@ impl Writer<'_> {
                 self.output.put_u8(4);
                 self.output.put_u64_le(*version);
             }
+            Condition::UnlessValue(_) | Condition::IfDigest(_) | Condition::UnlessDigest(_) => {
+                return Err(ProtocolError::Unspoken);
+            }
         }
         Ok(())
     }

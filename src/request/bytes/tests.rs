@@ -217,11 +217,21 @@ fn the_bytes_of_later_words_are_pinned() {
                 then: vec![Command::Count { db: 7 }],
             },
             Command::Expire { key: key(), expiry: Expiry::LaterMs(-2) },
+            Command::When {
+                tests: [
+                    Condition::UnlessValue("v".into()),
+                    Condition::IfDigest(2),
+                    Condition::UnlessDigest(3),
+                ]
+                .map(|condition| Test { key: key(), condition })
+                .into(),
+                then: vec![],
+            },
         ],
     };
     encode_batch(&mut buffer, &batch);
     let expected = [
-        &[0, 0, 0, 0, 11, 0, 0, 0][..],
+        &[0, 0, 0, 0, 12, 0, 0, 0][..],
         &[10, 1, 1, 0, 0, 0, b'k'],
         &[11, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 1, 0, 0, 0, b'p'],
         &[12, 1, 1, 0, 0, 0, b'k', 1, 0, 0, 0, b'v'],
@@ -233,6 +243,11 @@ fn the_bytes_of_later_words_are_pinned() {
         &[18, 1, 0, 0, 0, 1, 1, 0, 0, 0, b'k', 2, 1, 0, 0, 0, 3, 7],
         &[20, 1, 0, 0, 0, 1, 1, 0, 0, 0, b'k', 2, 1, 0, 0, 0, 3, 7],
         &[6, 1, 1, 0, 0, 0, b'k', 4, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        &[18, 3, 0, 0, 0],
+        &[1, 1, 0, 0, 0, b'k', 5, 1, 0, 0, 0, b'v'],
+        &[1, 1, 0, 0, 0, b'k', 6, 2, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 1, 0, 0, 0, b'k', 7, 3, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0],
     ];
     assert_eq!(buffer, expected.concat());
 
