@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::lcs::Lcs;
 use super::scripts::Outcome;
 use super::write::Out;
+use crate::encoding::digest;
 use crate::request::{Answer, ErrorKind, Failure, Item, Reply, Ttl};
 
 /// What a command's reply is made of.
@@ -57,6 +58,10 @@ pub(super) enum Form {
     Copied,
     /// Whether the tests of a `When` held, as 1 or 0.
     Held,
+    /// The number that the only command of a `When` was answered with, or 0.
+    NestedInteger,
+    /// What a value is compared by.
+    Digest,
     /// SCAN.
     Scan {
         /// Whether the keys that are there have the type that was asked for.
@@ -84,7 +89,9 @@ impl Form {
         let mut next = || answers.next().expect("every command has an answer");
         let answer = match self {
             Self::Written(bytes) => return out.bytes.extend_from_slice(bytes),
-            Self::AllOk(count) => return self.write_all(command, (0..*count).map(|_| next()), out),
+            Self::AllOk(count) => {
+                return self.write_all(command, (0..*count).map(|_| next()), out, |out| out.ok());
+            }
             Self::Sum(count) => {
                 let sum = (0..*count).map(|_| integer(next())).sum();
                 return out.integer(sum);
@@ -111,6 +118,9 @@ impl Form {
         match (answer, self) {
             (Answer::Failed(Failure::NoSuchKey), Self::Copied) => out.integer(0),
             (Answer::Failed(failure), _) => write_failure(command, *failure, out),
+            (Answer::Nested(Some(answers)), Self::Held) => {
+                self.write_all(command, answers.iter(), out, |out| out.integer(1));
+            }
             (answer, form) => form.write_one(answer, out),
         }
     }
@@ -120,6 +130,7 @@ impl Form {
         command: &str,
         answers: impl Iterator<Item = &'a Answer>,
         out: &mut Out<'_>,
+        done: impl FnOnce(&mut Out<'_>),
     ) {
         let mut failures = answers.filter_map(|answer| match answer {
             Answer::Failed(failure) => Some(*failure),
@@ -127,7 +138,7 @@ impl Form {
         });
         match failures.next() {
             Some(failure) => write_failure(command, failure, out),
-            None => out.ok(),
+            None => done(out),
         }
     }
 
@@ -138,8 +149,15 @@ impl Form {
             Self::OkOrNull if matches!(answer, Answer::NotStored { .. }) => out.null(),
             Self::OkOrNull => out.ok(),
             Self::Stored => out.integer(i64::from(matches!(answer, Answer::Stored { .. }))),
-            Self::Held => out.integer(i64::from(matches!(answer, Answer::Nested(Some(_))))),
+            Self::Held => out.integer(0),
             Self::Integer | Self::Copied => out.integer(integer(answer)),
+            Self::NestedInteger => out.integer(match answer {
+                Answer::Nested(Some(answers)) => answers.first().map_or(0, integer),
+                _ => 0,
+            }),
+            Self::Digest => write_present(answer, out, |value, out| {
+                out.bulk(format!("{:016x}", digest(value)).as_bytes());
+            }),
             Self::Length => out.integer(length(value(answer))),
             Self::Range(from, to) => out.bulk(part(value(answer), *from, *to)),
             Self::ErrorIfAny(text) => write_present(answer, out, |_, out| out.error(text)),

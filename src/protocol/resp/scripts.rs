@@ -27,7 +27,6 @@ use std::sync::{Arc, LazyLock};
 use super::call::{Call, Plan, Planned, Refused};
 use super::form::Form;
 use super::write::Out;
-use crate::encoding::parse_i64;
 use crate::request::{Answer, Command};
 use known::{Arguments, SCRIPTS, Script};
 use reply::{Reply, Writer};
@@ -148,14 +147,6 @@ fn number_of_keys(call: &Call<'_>) -> Result<usize, Refused> {
         Ok(_) => Err("ERR Number of keys can't be greater than number of args".into()),
         Err(_) => Err("ERR Number of keys can't be negative".into()),
     }
-}
-
-/// Which words of a call are keys, by the word that counts them; none if it makes no
-/// sense.
-pub(super) fn key_positions(count: &[u8], words: usize) -> Vec<usize> {
-    let count = parse_i64(count).and_then(|count| usize::try_from(count).ok());
-    let count = count.filter(|&count| count <= words - 3).unwrap_or(0);
-    (3..3 + count).collect()
 }
 
 pub(super) fn eval(call: &mut Call<'_>) -> Planned {

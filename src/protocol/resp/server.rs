@@ -1,7 +1,6 @@
 //! Commands about the node, the table of commands, and EXEC.
 
 use super::call::{Call, Later, Plan, Planned, Refused, SYNTAX};
-use super::scripts;
 use super::table::{self, COMMANDS, Spec};
 use super::write::Out;
 use super::{REDIS_VERSION, form::Form};
@@ -156,18 +155,29 @@ pub(super) fn command_docs(call: &mut Call<'_>) -> Planned {
     }))
 }
 
+/// The number that a word begins with, as C reads it; 0 if there is none.
+fn leading_number(word: &[u8]) -> usize {
+    let text = word.trim_ascii_start();
+    let text = text.strip_prefix(b"+").unwrap_or(text);
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&text[..digits]).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
 pub(super) fn command_getkeys(call: &mut Call<'_>) -> Planned {
     let words = call.count() - 2;
     let spec = table::find(call.get(2)).ok_or(Refused::from("ERR Invalid command specified"))?;
     if !spec.fits(words) {
         return Err("ERR Invalid number of arguments specified for command".into());
     }
-    let positions = if spec.counts_keys() {
-        scripts::key_positions(call.get(4), words)
+    let positions = if let Some((counter, step)) = spec.counted_keys() {
+        let count = leading_number(call.get(2 + counter));
+        let end = count.checked_mul(step).and_then(|keys| keys.checked_add(counter + 1));
+        let end = end.filter(|&end| end <= words).unwrap_or(0);
+        (counter + 1..end).step_by(step).collect()
     } else {
         spec.key_positions(words)
     };
-    if positions.is_empty() && !spec.counts_keys() {
+    if positions.is_empty() && spec.counted_keys().is_none() {
         return Err("ERR The command has no key arguments".into());
     }
     Ok(call.written(|out| {

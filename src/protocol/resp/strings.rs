@@ -96,9 +96,13 @@ impl Options {
                 options.condition = Some(Condition::IfAbsent);
             } else if call.is(i, "XX") && fits(&options.condition, &Condition::IfPresent) {
                 options.condition = Some(Condition::IfPresent);
-            } else if is_set && has_more && options.condition.is_none() && call.is(i, "IFEQ") {
+            } else if is_set
+                && has_more
+                && options.condition.is_none()
+                && let Some(condition) = compare(call, i)?
+            {
                 i += 1;
-                options.condition = Some(Condition::IfValue(call.bytes(i)));
+                options.condition = Some(condition);
             } else if is_set && call.is(i, "GET") {
                 options.get = true;
             } else {
@@ -117,6 +121,77 @@ impl Options {
             None => Ok(self.expiry),
         }
     }
+}
+
+/// What a value or its digest is compared with, as Redis 8.4 has it; `None` if word
+/// `i` is another option.
+fn compare(call: &Call<'_>, i: usize) -> Result<Option<Condition>, Refused> {
+    let digest = || {
+        let text = std::str::from_utf8(call.get(i + 1)).ok();
+        let text = text.filter(|text| text.len() == 16 && !text.starts_with('+'));
+        text.and_then(|text| u64::from_str_radix(text, 16).ok())
+            .ok_or(Refused::from("ERR digest must be exactly 16 hexadecimal characters"))
+    };
+    Ok(Some(if call.is(i, "IFEQ") {
+        Condition::IfValue(call.bytes(i + 1))
+    } else if call.is(i, "IFNE") {
+        Condition::UnlessValue(call.bytes(i + 1))
+    } else if call.is(i, "IFDEQ") {
+        Condition::IfDigest(digest()?)
+    } else if call.is(i, "IFDNE") {
+        Condition::UnlessDigest(digest()?)
+    } else {
+        return Ok(None);
+    }))
+}
+
+pub(super) fn digest(call: &mut Call<'_>) -> Planned {
+    run(Command::Get(call.key(1)), Form::Digest)
+}
+
+/// A key that is removed if this holds.
+fn delete_if(call: &Call<'_>, condition: Condition) -> Planned {
+    let key = call.key(1);
+    let tests = vec![Test { key: key.clone(), condition }];
+    run(Command::When { tests, then: vec![Command::Delete(key)] }, Form::NestedInteger)
+}
+
+pub(super) fn delex(call: &mut Call<'_>) -> Planned {
+    match call.count() {
+        2 => run(Command::Delete(call.key(1)), Form::Integer),
+        4 => match compare(call, 2)? {
+            Some(condition) => delete_if(call, condition),
+            None => Err("ERR Invalid condition. Use IFEQ, IFNE, IFDEQ, or IFDNE".into()),
+        },
+        _ => Err(super::table::wrong_arity("delex")),
+    }
+}
+
+/// The same in Valkey.
+pub(super) fn delifeq(call: &mut Call<'_>) -> Planned {
+    delete_if(call, Condition::IfValue(call.bytes(2)))
+}
+
+/// Several SETs with one condition and one deadline, all or none.
+pub(super) fn msetex(call: &mut Call<'_>) -> Planned {
+    let wrong = Refused::from("ERR invalid numkeys value");
+    let count = call.integer(1).map_err(|_| wrong.clone())?;
+    let count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(wrong)?;
+    let options = count.checked_mul(2).and_then(|words| words.checked_add(2));
+    let options = options.filter(|&from| from <= call.count());
+    let from = options.ok_or_else(|| super::table::wrong_arity("msetex"))?;
+    let options = Options::of(call, from, true)?;
+    let expiry = options.judge_time(call)?.unwrap_or(Expiry::Never);
+    let is_known =
+        |condition: &Condition| matches!(condition, Condition::IfAbsent | Condition::IfPresent);
+    if options.get || !options.condition.iter().all(is_known) {
+        return Err(SYNTAX);
+    }
+    let keys = (2..from).step_by(2);
+    let test = |i| Some(Test { key: call.key(i), condition: options.condition.clone()? });
+    let tests = keys.clone().filter_map(test).collect();
+    let set = |i| set_to(call.key(i), call.bytes(i + 1), expiry, Condition::Always);
+    run(Command::When { tests, then: keys.map(set).collect() }, Form::Held)
 }
 
 pub(super) fn set(call: &mut Call<'_>) -> Planned {

@@ -29,6 +29,7 @@ const READ: &[&str] = &["readonly", "fast"];
 const SLOW_READ: &[&str] = &["readonly"];
 const LOCAL: &[&str] = &["loading", "stale", "fast"];
 /// Their keys are counted by a word of their own.
+const MANY: &[&str] = &["write", "denyoom", "movablekeys"];
 const SCRIPT: &[&str] = &["noscript", "stale", "skip_monitor", "no_mandatory_keys", "movablekeys"];
 const READ_SCRIPT: &[&str] =
     &["readonly", "noscript", "stale", "skip_monitor", "no_mandatory_keys", "movablekeys"];
@@ -65,6 +66,9 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "append" 3 WRITE ONE strings::append, "Appends to a value.";
     "decr" 2 WRITE ONE strings::decr, "Subtracts one from an integer.";
     "decrby" 3 WRITE ONE strings::decrby, "Subtracts from an integer.";
+    "delex" -2 REMOVE ONE strings::delex, "Removes a key, if its value is what it is to be.";
+    "delifeq" 3 REMOVE ONE strings::delifeq, "Removes a key if it has a value.";
+    "digest" 2 READ ONE strings::digest, "Returns what a value may be compared by.";
     "get" 2 READ ONE strings::get, "Returns a value.";
     "getdel" 2 REMOVE ONE strings::getdel, "Returns a value and removes the key.";
     "getex" -2 REMOVE ONE strings::getex, "Returns a value and changes the key's deadline.";
@@ -76,6 +80,7 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "lcs" -3 SLOW_READ TWO strings::lcs, "Finds the longest common subsequence of two values.";
     "mget" -2 READ ALL strings::mget, "Returns values.";
     "mset" -3 WRITE PAIRS strings::mset, "Sets values, all at once.";
+    "msetex" -4 MANY NONE strings::msetex, "Sets values with one deadline, all at once.";
     "msetnx" -3 WRITE PAIRS strings::msetnx, "Sets values if none of the keys is there.";
     "psetex" 4 WRITE ONE strings::psetex, "Sets a value for some milliseconds.";
     "set" -3 WRITE ONE strings::set, "Sets a value.";
@@ -229,9 +234,13 @@ impl Spec {
         self.flags != NO_MULTI
     }
 
-    /// Whether a word of it says how many keys there are.
-    pub(super) fn counts_keys(&self) -> bool {
-        self.flags.contains(&"movablekeys")
+    /// Which word of it says how many keys there are, if one does: they are behind it,
+    /// so many words from one to the next.
+    pub(super) fn counted_keys(&self) -> Option<(usize, usize)> {
+        match self.name {
+            "msetex" => Some((1, 2)),
+            _ => self.flags.contains(&"movablekeys").then_some((2, 1)),
+        }
     }
 
     /// Which words of a command are keys.

@@ -68,6 +68,15 @@ fn plain_set(name: &str, value: &str) -> Command {
     set(name, value, Expiry::Never, Condition::Always)
 }
 
+fn test_of(name: &str, condition: Condition) -> Test {
+    Test { key: key(name), condition }
+}
+
+fn delete_if(name: &str, condition: Condition) -> Command {
+    let then = vec![Command::Delete(key(name))];
+    Command::When { tests: vec![test_of(name, condition)], then }
+}
+
 /// What a command becomes, what it is answered with, and how that reads.
 type Exchange = (&'static [&'static str], Vec<Command>, Vec<Answer>, &'static str);
 
@@ -144,6 +153,52 @@ fn exchanges() -> Vec<Exchange> {
             vec![Nested(None)],
             ":0\r\n",
         ),
+        (
+            &["MSETEX", "2", "a", "1", "b", "2", "EX", "9", "xx"],
+            vec![Command::When {
+                tests: ["a", "b"].map(|name| test_of(name, Condition::IfPresent)).to_vec(),
+                then: [("a", "1"), ("b", "2")]
+                    .map(|(name, value)| set(name, value, Expiry::AfterMs(9000), Condition::Always))
+                    .to_vec(),
+            }],
+            vec![Nested(Some(vec![stored(), stored()]))],
+            ":1\r\n",
+        ),
+        (
+            &["DELEX", "k", "ifne", "v"],
+            vec![delete_if("k", Condition::UnlessValue("v".into()))],
+            vec![Nested(Some(vec![Integer(0)]))],
+            ":0\r\n",
+        ),
+        (
+            &["DELEX", "k", "IFDEQ", "00006C38ADF31777"],
+            vec![delete_if("k", Condition::IfDigest(0x6c38_adf3_1777))],
+            vec![Nested(Some(vec![Integer(1)]))],
+            ":1\r\n",
+        ),
+        (
+            &["DELIFEQ", "k", "v"],
+            vec![delete_if("k", Condition::IfValue("v".into()))],
+            vec![Nested(None)],
+            ":0\r\n",
+        ),
+        (
+            &["SET", "k", "v", "IFDNE", "0000000000000001"],
+            vec![set("k", "v", Expiry::Never, Condition::UnlessDigest(1))],
+            vec![refused()],
+            "$-1\r\n",
+        ),
+        // As Redis says of this value, leading zeros and all.
+        (
+            &["DIGEST", "k"],
+            vec![get("k")],
+            vec![item(
+                "v8lf0c11xh8ymlqztfd3eeq16kfn4sspw7fqmnuuq3k3t75em5wdizgcdw7uc26nnf961u2jkfzkjytls2kwlj7626sd",
+                1,
+            )],
+            "$16\r\n00006c38adf31777\r\n",
+        ),
+        (&["DIGEST", "k"], vec![get("k")], vec![Answer::Item(None)], "$-1\r\n"),
         (
             &["DEL", "a", "b", "c"],
             ["a", "b", "c"].map(|name| Command::Delete(key(name))).to_vec(),
