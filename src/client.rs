@@ -90,7 +90,12 @@ impl Attempt {
         let repeatable = match &request {
             Request::Run { batch, session, .. } => !batch.is_write() || session.is_some(),
             // A session too many is forgotten by itself.
-            Request::Ping | Request::OpenSession | Request::Members | Request::Status => true,
+            Request::Ping
+            | Request::OpenSession
+            | Request::Members
+            | Request::Status
+            | Request::AwaitDurable { .. }
+            | Request::Usage(_) => true,
             Request::Join { .. } | Request::Leave { .. } | Request::Transfer { .. } => false,
         };
         let result = Err(Error::Unreachable("no address".to_owned()));

@@ -372,6 +372,17 @@ impl Raft {
         self.core.durability.durable()
     }
 
+    /// The last entry on a member's disk, if this node leads and has heard of it.
+    pub fn durable_at(&self, node: NodeId) -> Option<Index> {
+        let Role::Leader(leader) = &self.role else { return None };
+        if node == self.id() {
+            return Some(self.durable_index());
+        }
+        let (_, progress) = leader.progress().find(|&(other, _)| other == node)?;
+        // 0 as long as it has said nothing in this term.
+        Some(progress.matched).filter(|&matched| matched > Index(0) && !progress.rolled_back)
+    }
+
     /// How many bytes of the log are in memory.
     #[must_use]
     pub fn log_bytes(&self) -> usize {

@@ -168,6 +168,12 @@ impl Evictions {
         }
     }
 
+    /// For how many seconds a key has not been used, and how often it is.
+    pub fn usage_of(&self, key: &Key, now: Time) -> [u32; 2] {
+        let hash = hash_of(key.db, &key.name);
+        [self.usage.idle(hash, now) / 4, self.usage.frequency(hash, now).into()]
+    }
+
     /// Chooses one key more; false if there is none.
     fn choose(&mut self, fsm: &Fsm, now: Time) -> bool {
         for _ in 0..ATTEMPTS {
@@ -294,6 +300,16 @@ fn candidate(db: u8, item: &Item, hash: u64, score: u64) -> Candidate {
 }
 
 impl Replica {
+    /// How a key is used, if it is there.
+    pub(super) fn usage_of(&self, now: Now, key: &Key) -> Vec<Answer> {
+        let now_ms = self.log_time_ms(now);
+        if !self.fsm.find(key).is_some_and(|item| item.is_live(now_ms)) {
+            return vec![Answer::Item(None)];
+        }
+        let usage = self.evictions.usage_of(key, now.time);
+        usage.map(|number| Answer::Integer(number.into())).into()
+    }
+
     /// Whether a write that may add so much has room, once others have made way.
     pub(super) fn make_room(&mut self, now: Now, growth: Growth) -> bool {
         let MemoryLimit { bytes: limit_bytes, eviction } = self.config.memory;

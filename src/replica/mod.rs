@@ -37,6 +37,7 @@
 //! | [`forward`] | a request to the leader, and its answer back |
 //! | [`snapshots`] | taking our own, sending one, taking one in |
 //! | [`admin`] | joining, leaving, handing over |
+//! | [`waits`] | until more disks than a majority hold what was written |
 //! | [`eviction`], [`usage`] | which keys make way when memory is full |
 //! | [`agreement`] | whether all replicas hold the same state |
 //! | [`clock`] | log time |
@@ -56,6 +57,7 @@ mod serving;
 pub mod snapshots;
 mod status;
 pub mod usage;
+pub mod waits;
 
 use std::time::Duration;
 

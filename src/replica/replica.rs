@@ -15,6 +15,7 @@ use super::pending::{Holding, Reads, Ticket, Writes};
 use super::requests::NO_LEADER;
 use super::snapshots::{Available, Snapshots};
 use super::status::Counts;
+use super::waits::Waits;
 use super::{Config, Effects, Input, PeerMessage};
 use crate::fsm::{Action, Fsm, Proposal};
 use crate::mutants::{self, Mutant};
@@ -73,6 +74,7 @@ pub struct Replica {
     pub(super) forwards: Forwards,
     pub(super) proxied: Proxied,
     pub(super) admin: Admin,
+    pub(super) waits: Waits,
     pub(super) snapshots: Snapshots,
     pub(super) agreement: Agreement,
     pub(super) evictions: Evictions,
@@ -121,6 +123,7 @@ impl Replica {
             forwards,
             proxied: Proxied::default(),
             admin: Admin::default(),
+            waits: Waits::default(),
             snapshots: Snapshots::new(newest),
             agreement,
             evictions,
@@ -267,6 +270,7 @@ impl Replica {
         self.note_role(now);
         self.see_to_stop(now.time);
         self.see_to_admin(now.time);
+        self.see_to_waits(now.time);
         self.tick(now);
         let mut at_once = self.evict(now);
         let ready = self.raft.ready(now.time);
@@ -333,6 +337,9 @@ impl Replica {
         }
         if !leads && !self.admin.is_empty() {
             self.leave_admin();
+        }
+        if !leads && !self.waits.is_empty() {
+            self.leave_waits();
         }
         self.leads = leads;
         if leads {
@@ -471,6 +478,7 @@ impl Replica {
             self.reads.deadline(),
             self.forwards.deadline(),
             self.admin.deadline(),
+            self.waits.deadline(),
             self.snapshots.wake_at(),
             self.agreement.wake_at(),
         ];

@@ -56,6 +56,10 @@ impl Replica {
                 let members = Reply::Members(self.members());
                 self.reply(ticket, members);
             }
+            Request::Usage(key) => {
+                let answers = self.usage_of(now, &key);
+                self.reply(ticket, Reply::Answers(answers));
+            }
             request => match self.check(&request) {
                 Ok(()) => {
                     self.note_announcement(&request);
@@ -109,6 +113,7 @@ impl Replica {
             + self.held.len()
             + self.forwards.len()
             + self.admin.len()
+            + self.waits.len()
     }
 
     /// What requests hold in memory that are not in the log.
@@ -212,6 +217,9 @@ impl Replica {
             }
             Request::OpenSession => {
                 self.begin_write(now, ticket, Action::OpenSession, deadline);
+            }
+            Request::AwaitDurable { .. } => {
+                self.begin_wait(now.time, Held { ticket, request, deadline, ..held });
             }
             request => self.admin.begin(ticket, request, deadline),
         }
@@ -319,7 +327,7 @@ impl Replica {
         if !may_take || self.fault.is_some() {
             return self.refuse(ticket, ErrorKind::NoLeader, NO_LEADER);
         }
-        if matches!(request, Request::Ping | Request::Status | Request::Members) {
+        if is_about_the_node(&request) {
             return self.refuse(ticket, ErrorKind::Invalid, "every node answers that itself");
         }
         match self.check(&request) {
@@ -470,6 +478,16 @@ fn is_plain_set(action: &Action) -> bool {
     guards.is_empty() && commands.len() == 1 && commands.iter().all(is_plain)
 }
 
+/// Whether it may be asked again.
 fn is_read(request: &Request) -> bool {
-    matches!(request, Request::Run { batch, .. } if !batch.is_write())
+    match request {
+        Request::Run { batch, .. } => !batch.is_write(),
+        Request::AwaitDurable { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether every node answers it itself.
+fn is_about_the_node(request: &Request) -> bool {
+    matches!(request, Request::Ping | Request::Status | Request::Members | Request::Usage(_))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Replica;
 use super::clock::Now;
 use crate::fsm::Fsm;
-use crate::raft::{NodeId, Raft, Role};
+use crate::raft::{Raft, Role};
 use crate::request::{MemberInfo, RoleName, Status};
 
 /// What a replica has done since its start.
@@ -66,22 +66,11 @@ impl Replica {
             client_address: member.client_address.clone(),
             voter: member.voter,
             leader: leader == Some(node),
-            durable: self.durable_at(node),
+            durable: self.raft.durable_at(node).map(|index| index.0),
         });
         let mut members: Vec<MemberInfo> = members.collect();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         members
-    }
-
-    /// The last entry on a member's disk, if this node leads.
-    fn durable_at(&self, node: NodeId) -> Option<u64> {
-        let Role::Leader(leader) = self.raft.role() else { return None };
-        if node == self.raft.id() {
-            return Some(self.raft.durable_index().0);
-        }
-        let progress = leader.progress().find(|&(other, _)| other == node);
-        // 0 as long as it has said nothing in this term.
-        progress.map(|(_, progress)| progress.matched.0).filter(|&matched| matched > 0)
     }
 
     fn role_name(&self) -> RoleName {

@@ -12,6 +12,7 @@
 //!             2 open session      6 members
 //!             3 status            7 transfer  to the most caught-up voter
 //!             4 join    name, peer address   8 transfer  name
+//!             9 await durable  others u32, own u8, within us u64     10 usage  key
 //! batch     | guards u32 | guard …   | commands u32 | command …
 //! guard     | key | version u64 |
 //! key       | db u8 | length u32 | name … |
@@ -60,6 +61,8 @@
 mod reply;
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use bytes::BufMut;
 
@@ -142,6 +145,16 @@ pub fn encode_request(buffer: &mut Vec<u8>, request: &Request) {
             buffer.put_u8(8);
             put_bytes(buffer, name.as_bytes());
         }
+        Request::AwaitDurable { others, own, within } => {
+            buffer.put_u8(9);
+            buffer.put_u32_le(*others);
+            buffer.put_u8((*own).into());
+            buffer.put_u64_le(u64::try_from(within.as_micros()).unwrap_or(u64::MAX));
+        }
+        Request::Usage(key) => {
+            buffer.put_u8(10);
+            encode_key(buffer, key);
+        }
     }
 }
 
@@ -157,6 +170,12 @@ pub fn decode_request(reader: &mut Reader) -> Result<Request, Malformed> {
         6 => Request::Members,
         7 => Request::Transfer { to: None },
         8 => Request::Transfer { to: Some(reader.string()?) },
+        9 => Request::AwaitDurable {
+            others: reader.u32()?,
+            own: reader.bool()?,
+            within: Duration::from_micros(reader.u64()?),
+        },
+        10 => Request::Usage(decode_key(reader)?),
         _ => return Err(Malformed("unknown request")),
     })
 }

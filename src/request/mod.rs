@@ -17,6 +17,8 @@ pub mod command;
 pub mod eviction;
 pub mod glob;
 
+use std::time::Duration;
+
 pub use answer::{Answer, Failure, Item, Ttl};
 pub use command::{Command, Condition, DATABASES, Expiry, Key, Only, Test};
 pub use eviction::{EvictionOrder, EvictionPolicy, MemoryLimit, SMALLEST_MEMORY_BYTES};
@@ -126,6 +128,22 @@ pub enum Request {
     },
     /// How this node is. Answered by itself with [`Reply::Status`].
     Status,
+    /// Wait until disks have all that this connection has written. Answered with two
+    /// [`Answer::Integer`]: how many disks have it besides the leader's, and 1 if that
+    /// has, else 0.
+    AwaitDurable {
+        /// So many besides the leader's,
+        others: u32,
+        /// and that, too.
+        own: bool,
+        /// For so long, or for half as long as any request may take.
+        within: Duration,
+    },
+    /// How lately and how often a key is used, as this node has seen. Answered by
+    /// itself with two [`Answer::Integer`]: seconds since the last use, and the
+    /// frequency on a scale of logarithms to 255; with no [`Answer::Item`] if the key
+    /// is not there. To ask is not to use it.
+    Usage(Key),
 }
 
 impl Request {
@@ -137,7 +155,12 @@ impl Request {
             Self::Join { name, peer_address } => FIXED + name.len() + peer_address.len(),
             Self::Leave { name } => FIXED + name.len(),
             Self::Transfer { to } => FIXED + to.as_ref().map_or(0, String::len),
-            Self::Ping | Self::OpenSession | Self::Members | Self::Status => FIXED,
+            Self::Usage(key) => FIXED + key.name.len(),
+            Self::Ping
+            | Self::OpenSession
+            | Self::Members
+            | Self::Status
+            | Self::AwaitDurable { .. } => FIXED,
         }
     }
 
@@ -155,6 +178,8 @@ impl Request {
             Self::Members => "members",
             Self::Transfer { .. } => "transfer",
             Self::Status => "status",
+            Self::AwaitDurable { .. } => "await_durable",
+            Self::Usage(_) => "usage",
         }
     }
 

@@ -171,6 +171,9 @@ impl Fake {
             (Request::Leave { name }, _) if state.members.iter().all(|m| m.name != name) => {
                 Reply::Error(ErrorKind::Refused, format!("no member is called {name}"))
             }
+            (Request::AwaitDurable { .. } | Request::Usage(_), _) => {
+                unreachable!("the binary codec cannot say it")
+            }
             (Request::Join { .. } | Request::Leave { .. } | Request::Transfer { .. }, _) => {
                 state.executed += 1;
                 Reply::Done

@@ -12,6 +12,7 @@ mod files;
 mod full_disk;
 mod members;
 mod turns;
+mod waits;
 
 use cluster::{CLUSTER, Cluster, id};
 use raftcache::raft::{ReadMode, Recovered};

@@ -61,6 +61,7 @@ fn put_opcode(request: &Request, output: &mut BytesMut) -> Result<(), ProtocolEr
         Request::Members => op::MEMBERS,
         Request::Transfer { .. } => op::TRANSFER,
         Request::Status => op::STATUS,
+        Request::AwaitDurable { .. } | Request::Usage(_) => return Err(ProtocolError::Unspoken),
     };
     output.put_slice(&[op::EXTENDED, extended]);
     Ok(())
@@ -109,6 +110,7 @@ impl Writer<'_> {
     fn fields(&mut self, request: &Request) -> Result<(), ProtocolError> {
         match request {
             Request::Ping | Request::OpenSession | Request::Members | Request::Status => Ok(()),
+            Request::AwaitDurable { .. } | Request::Usage(_) => Err(ProtocolError::Unspoken),
             Request::Run { batch, consistency, session } => {
                 let opcode = opcode_of_batch(batch)?;
                 if let Some(stamp) = session.filter(|_| batch.is_write()) {

@@ -247,6 +247,7 @@ impl Awaited {
             Request::Join { .. } | Request::Leave { .. } | Request::Transfer { .. } => Self::Done,
             Request::Members => Self::Members,
             Request::Status => Self::Status,
+            Request::AwaitDurable { .. } | Request::Usage(_) => Self::List(vec![Form::Integer; 2]),
         }
     }
 }

@@ -73,6 +73,8 @@ fn every_request() -> Vec<Request> {
         Request::Members,
         Request::Transfer { to: None },
         Request::Transfer { to: Some("c".into()) },
+        Request::AwaitDurable { others: 3, own: true, within: Duration::from_millis(7) },
+        Request::Usage(key()),
     ]
 }
 
