@@ -131,6 +131,12 @@ pub trait Codec {
         false
     }
 
+    /// The first request, asked and not answered, as somebody would write it who
+    /// looks for what took long.
+    fn first_words(&self) -> Option<Vec<Bytes>> {
+        None
+    }
+
     /// What it keeps of requests that are not whole, or not to be executed yet.
     fn held_bytes(&self) -> usize {
         0

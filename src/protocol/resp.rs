@@ -61,6 +61,7 @@ mod info;
 mod keys;
 mod lcs;
 mod parse;
+mod recent;
 mod scripts;
 mod server;
 mod session;
@@ -80,6 +81,7 @@ use crate::request::{Answer, Batch, Consistency, Guard, Reply, Request};
 use call::{Call, Later, Plan, Refused};
 use form::Form;
 use parse::{Parser, Words};
+use recent::{Length, Recent};
 use session::Session;
 use table::Spec;
 use write::Out;
@@ -97,6 +99,8 @@ struct Awaited {
     what: What,
     resp3: bool,
     is_heard: bool,
+    /// What it takes to remember what was said.
+    recent: Length,
 }
 
 #[derive(Debug)]
@@ -111,6 +115,8 @@ pub struct RespCodec {
     parser: Parser,
     session: Session,
     awaited: VecDeque<Awaited>,
+    /// What those are.
+    recent: Recent,
     /// What was taken last has to be answered before more is taken.
     waits: bool,
 }
@@ -121,16 +127,23 @@ impl RespCodec {
     pub fn new(limits: Limits, id: u64, seed: u64, surroundings: Box<dyn Surroundings>) -> Self {
         let session = Session::new(id, seed, surroundings);
         session.describe();
-        Self { limits, parser: Parser::default(), session, awaited: VecDeque::new(), waits: false }
+        Self {
+            limits,
+            parser: Parser::default(),
+            session,
+            awaited: VecDeque::new(),
+            recent: Recent::default(),
+            waits: false,
+        }
     }
 
     /// What is to be done about one command.
-    fn take(&mut self, words: &Words) -> Incoming {
-        let planned = match table::spec_of(words) {
-            Ok(spec) => self.plan(spec, words),
+    fn take(&mut self, words: Words) -> Incoming {
+        let planned = match table::spec_of(&words) {
+            Ok(spec) => self.plan(spec, &words),
             Err(refused) => {
                 self.session.surroundings.note_command("");
-                Err(self.refuse_in_transaction(words, refused))
+                Err(self.refuse_in_transaction(&words, refused))
             }
         };
         let is_heard = self.session.is_heard();
@@ -157,7 +170,8 @@ impl RespCodec {
                 (request, What::Later(later))
             }
         };
-        self.awaited.push_back(Awaited { name, what, resp3, is_heard });
+        let recent = self.recent.push(&words);
+        self.awaited.push_back(Awaited { name, what, resp3, is_heard, recent });
         Incoming::Ask(request)
     }
 
@@ -311,7 +325,7 @@ impl RespCodec {
         reply: &Reply,
         out: &mut Out<'_>,
     ) -> Option<(Request, Awaited)> {
-        let Awaited { name, what, resp3, is_heard } = awaited;
+        let Awaited { name, what, resp3, is_heard, recent } = awaited;
         if reply.size_bytes() > self.limits.reply_bytes {
             out.error(TOO_LARGE);
             return None;
@@ -332,10 +346,8 @@ impl RespCodec {
             }
             (What::Later(later), Reply::Answers(answers)) => {
                 let (request, later) = self.write_later(later, answers, out)?;
-                return Some((
-                    request,
-                    Awaited { name, what: What::Later(later), resp3, is_heard },
-                ));
+                let what = What::Later(later);
+                return Some((request, Awaited { name, what, resp3, is_heard, recent }));
             }
             (What::Later(Later::Exec(..)), Reply::GuardFailed) => out.null_array(),
             (What::Later(Later::Time), Reply::Status(status)) => server::write_time(status, out),
@@ -343,7 +355,7 @@ impl RespCodec {
                 let (counts, info) = info.with_status(status);
                 let request = table::read(counts, Consistency::Stale);
                 let what = What::Later(Later::Info(info));
-                return Some((request, Awaited { name, what, resp3, is_heard }));
+                return Some((request, Awaited { name, what, resp3, is_heard, recent }));
             }
             (What::Later(Later::Role), Reply::Status(status)) => server::write_role(status, out),
             (What::Later(Later::Leader), Reply::Status(status)) => {
@@ -366,18 +378,20 @@ impl Codec for RespCodec {
         Ok(match self.parser.next(input, &self.limits)? {
             None => None,
             Some(words) if words.count() == 0 => Some(Incoming::Unheard),
-            Some(words) => Some(self.take(&words)),
+            Some(words) => Some(self.take(words)),
         })
     }
 
     fn encode(&mut self, reply: &Reply, output: &mut BytesMut) -> Option<Request> {
         let awaited = self.awaited.pop_front().expect("no more replies come than were asked for");
-        let (start, is_heard, resp3) = (output.len(), awaited.is_heard, awaited.resp3);
+        let Awaited { is_heard, resp3, recent, .. } = awaited;
+        let start = output.len();
         let more = self.write(awaited, reply, &mut Out { bytes: output, resp3 });
         if let Some((request, awaited)) = more {
             self.awaited.push_front(awaited);
             return Some(request);
         }
+        self.recent.pop(recent);
         // It is the last one that is waited for.
         self.waits &= !self.awaited.is_empty();
         if output.len() - start > self.limits.reply_bytes {
@@ -394,6 +408,10 @@ impl Codec for RespCodec {
         self.waits
     }
 
+    fn first_words(&self) -> Option<Vec<Bytes>> {
+        self.awaited.front().map(|awaited| self.recent.first(awaited.recent))
+    }
+
     fn held_bytes(&self) -> usize {
         let queued = self.session.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
         let watched = self.session.watched.iter();
@@ -402,7 +420,7 @@ impl Codec for RespCodec {
             Some(What::Later(Later::Keys { bytes, .. })) => *bytes,
             _ => 0,
         };
-        queued + watched + gathered
+        queued + watched + gathered + self.recent.size_bytes()
     }
 
     fn ends(&self) -> bool {

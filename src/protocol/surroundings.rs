@@ -3,6 +3,10 @@
 //! Some requests are about the node and its clients and not about the data: INFO,
 //! CONFIG, CLIENT LIST. Their answers are values, so that codecs stay pure.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+
 use crate::request::{MemoryLimit, Status};
 
 /// What a node knows of itself beside its [`Status`].
@@ -34,6 +38,54 @@ pub struct Facts {
     pub evicted: u64,
     /// Keys past their deadline that were removed.
     pub expired: u64,
+    /// What is worth remembering.
+    pub watch: Watch,
+}
+
+/// What of all that takes long is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// Requests that take longer; none if `None`.
+    pub slow_request: Option<Duration>,
+    /// So many of them.
+    pub slow_requests: usize,
+    /// Whatever takes as long; nothing if zero.
+    pub spike: Duration,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        let slow_request = Some(Duration::from_millis(10));
+        Self { slow_request, slow_requests: 128, spike: Duration::ZERO }
+    }
+}
+
+/// A request that took long, from its arrival to its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlowRequest {
+    /// Counts them.
+    pub id: u64,
+    /// When it was answered, in seconds since 1970.
+    pub at_s: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Its words, as far as they are kept.
+    pub words: Vec<Bytes>,
+    /// Where its client is.
+    pub address: String,
+    /// How that calls itself.
+    pub name: String,
+}
+
+/// Something that took long now and then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spikes {
+    /// What: of a fixed set.
+    pub event: &'static str,
+    /// When, in seconds since 1970, and how long, in milliseconds; the oldest first.
+    pub samples: Vec<(u64, u64)>,
+    /// The longest since this was last forgotten, in milliseconds.
+    pub longest_ms: u64,
 }
 
 /// One client, as CLIENT LIST has it.
@@ -80,6 +132,24 @@ pub trait Surroundings {
     /// Its clients, in the order of their connections.
     fn clients(&self) -> Vec<ClientInfo>;
 
+    /// The requests that took long, the newest first, at most so many.
+    fn slow_requests(&self, limit: usize) -> Vec<SlowRequest>;
+
+    /// How many of them there are.
+    fn count_slow_requests(&self) -> usize;
+
+    /// Forgets them.
+    fn forget_slow_requests(&self);
+
+    /// What else took long.
+    fn spikes(&self) -> Vec<Spikes>;
+
+    /// Forgets those of one event; false if there were none.
+    fn forget_spikes(&self, event: &str) -> bool;
+
+    /// From now on this is remembered.
+    fn watch(&self, watch: Watch);
+
     /// The client of this connection.
     fn own(&self) -> Option<ClientInfo>;
 
@@ -117,6 +187,26 @@ impl Surroundings for Nowhere {
     fn clients(&self) -> Vec<ClientInfo> {
         Vec::new()
     }
+
+    fn slow_requests(&self, _limit: usize) -> Vec<SlowRequest> {
+        Vec::new()
+    }
+
+    fn count_slow_requests(&self) -> usize {
+        0
+    }
+
+    fn forget_slow_requests(&self) {}
+
+    fn spikes(&self) -> Vec<Spikes> {
+        Vec::new()
+    }
+
+    fn forget_spikes(&self, _event: &str) -> bool {
+        false
+    }
+
+    fn watch(&self, _watch: Watch) {}
 
     fn own(&self) -> Option<ClientInfo> {
         None

@@ -4,11 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::metrics::Metrics;
 use super::os;
-use crate::protocol::surroundings::{ClientInfo, Description, Facts, Surroundings};
+use super::slow::Slow;
+use crate::protocol::surroundings::{
+    ClientInfo, Description, Facts, SlowRequest, Spikes, Surroundings, Watch,
+};
 use crate::protocol::{Incoming, Protocol};
 use crate::replica::Counts;
 use crate::request::{Answer, MemoryLimit, Reply, Status};
@@ -23,6 +28,8 @@ pub struct Board {
     requests: Cell<u64>,
     /// What is counted for those who watch.
     pub metrics: Metrics,
+    /// What took long.
+    pub slow: Slow,
     hits: Cell<u64>,
     misses: Cell<u64>,
     remembered: RefCell<BTreeMap<&'static str, String>>,
@@ -91,6 +98,7 @@ impl Board {
             connections: Cell::new(0),
             requests: Cell::new(0),
             metrics: Metrics::default(),
+            slow: Slow::default(),
             hits: Cell::new(0),
             misses: Cell::new(0),
             remembered: RefCell::default(),
@@ -158,6 +166,19 @@ impl Board {
         self.metrics.count_request(protocol, command);
     }
 
+    /// A request was answered; what it was if that was slow.
+    pub fn note_answered(&self, presence: &Presence, took: Duration, words: Option<Vec<Bytes>>) {
+        let protocol = presence.protocol();
+        self.metrics.note_answered(protocol, took);
+        self.slow.note("command", took);
+        let Some(mut words) = words else { return };
+        if words.is_empty() {
+            words.push(Bytes::from_static(protocol.name().as_bytes()));
+        }
+        let name = presence.description.borrow().name.clone();
+        self.slow.note_request(took, words, presence.address.to_string(), name);
+    }
+
     /// What was found, and what not; or why nothing was done.
     pub fn count_reply(&self, reply: &Reply) {
         let answers = match reply {
@@ -201,11 +222,36 @@ impl Surroundings for Desk {
             memory: board.memory.get(),
             evicted: counts.evicted.saturating_sub(forgotten.evicted),
             expired: counts.expired.saturating_sub(forgotten.expired),
+            watch: board.slow.watch(),
         }
     }
 
     fn clients(&self) -> Vec<ClientInfo> {
         self.board.clients.borrow().values().map(|presence| presence.info()).collect()
+    }
+
+    fn slow_requests(&self, limit: usize) -> Vec<SlowRequest> {
+        self.board.slow.requests(limit)
+    }
+
+    fn count_slow_requests(&self) -> usize {
+        self.board.slow.count()
+    }
+
+    fn forget_slow_requests(&self) {
+        self.board.slow.forget_requests();
+    }
+
+    fn spikes(&self) -> Vec<Spikes> {
+        self.board.slow.spikes()
+    }
+
+    fn forget_spikes(&self, event: &str) -> bool {
+        self.board.slow.forget_spikes(event)
+    }
+
+    fn watch(&self, watch: Watch) {
+        self.board.slow.set_watch(watch);
     }
 
     fn own(&self) -> Option<ClientInfo> {

@@ -407,9 +407,9 @@ impl Connection {
                 break;
             }
             let before = state.output.len();
-            state.encode_answered(&hub.limits, |asked| {
-                let took = now.saturating_duration_since(asked);
-                hub.board.metrics.note_answered(self.presence.protocol(), took);
+            let is_slow = |took| hub.board.slow.is_slow(took);
+            state.encode_answered(&hub.limits, now, is_slow, |took, words| {
+                hub.board.note_answered(&self.presence, took, words);
             });
             hub.spend(0, state.output.len() - before);
             if let Some(request) = state.more.take() {

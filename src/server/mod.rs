@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod os;
 pub mod pace;
 pub mod peers;
+pub mod slow;
 pub mod snapshots;
 pub mod start;
 
@@ -334,6 +335,7 @@ impl EventLoop {
                 // to do, they are while it waits.
                 yield_now().await;
             }
+            self.hub.board.slow.note("event-loop", begun.elapsed());
             self.pace.note(begun);
             self.hub.board.metrics.longest_turn.set(self.pace.longest());
             tokio::select! {
@@ -384,6 +386,7 @@ impl EventLoop {
         }
         if let Some(took) = effects.committed_after {
             metrics.commit.observe(took.as_secs_f64());
+            self.hub.board.slow.note("commit", took);
         }
         if let Some(write) = effects.write.take() {
             self.journal.submit(Job::Write(write));

@@ -1,7 +1,7 @@
 //! The requests of one connection and their replies, in order.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -89,8 +89,14 @@ impl State {
     }
 
     /// Fills the output with what is answered, up to where reading pauses, and tells
-    /// of each when it had arrived.
-    pub fn encode_answered(&mut self, limits: &ClientLimits, answered: impl Fn(Instant)) {
+    /// of each how long that took; what it was, too, if `is_slow` says so.
+    pub fn encode_answered(
+        &mut self,
+        limits: &ClientLimits,
+        now: Instant,
+        is_slow: impl Fn(Duration) -> bool,
+        answered: impl Fn(Duration, Option<Vec<Bytes>>),
+    ) {
         let Some(codec) = &mut self.codec else { return };
         while self.output.len() < limits.output_pause_bytes
             && self.more.is_none()
@@ -100,9 +106,12 @@ impl State {
             self.held_bytes -= slot.bytes;
             match slot.answer.expect("it is answered") {
                 Answer::Reply(reply) => {
+                    let took = slot.asked.map(|asked| now.saturating_duration_since(asked));
+                    let slow = took.filter(|&took| is_slow(took));
+                    let words = slow.map(|_| codec.first_words().unwrap_or_default());
                     self.more = codec.encode(&reply, &mut self.output);
-                    if self.more.is_none() {
-                        slot.asked.into_iter().for_each(&answered);
+                    if let (None, Some(took)) = (&self.more, took) {
+                        answered(took, words);
                     }
                 }
                 Answer::Written(bytes) => self.output.extend_from_slice(&bytes),
