@@ -23,6 +23,8 @@ pub mod resp;
 pub mod surroundings;
 pub mod text;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::encoding::Malformed;
@@ -106,6 +108,8 @@ pub enum Incoming {
     /// Already answered, in the bytes of this protocol: nobody but the codec is
     /// concerned. They take their place in the order of replies.
     Written(Bytes),
+    /// Answered like this after so long. Nothing more is taken until then.
+    Late(Duration, Bytes),
     /// Done, and nobody is told: it has no place among the replies.
     Unheard,
 }

@@ -88,6 +88,15 @@ pub struct Spikes {
     pub longest_ms: u64,
 }
 
+/// What clients have to wait for until somebody says otherwise, or time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// How long.
+    pub length: Duration,
+    /// Reads need not wait.
+    pub writes_only: bool,
+}
+
 /// One client, as CLIENT LIST has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
@@ -131,6 +140,12 @@ pub trait Surroundings {
 
     /// Its clients, in the order of their connections.
     fn clients(&self) -> Vec<ClientInfo>;
+
+    /// Ends the connection of a client.
+    fn kill(&self, client: u64);
+
+    /// The requests of clients wait, or do so no longer.
+    fn pause(&self, pause: Option<Pause>);
 
     /// The requests that took long, the newest first, at most so many.
     fn slow_requests(&self, limit: usize) -> Vec<SlowRequest>;
@@ -187,6 +202,10 @@ impl Surroundings for Nowhere {
     fn clients(&self) -> Vec<ClientInfo> {
         Vec::new()
     }
+
+    fn kill(&self, _client: u64) {}
+
+    fn pause(&self, _pause: Option<Pause>) {}
 
     fn slow_requests(&self, _limit: usize) -> Vec<SlowRequest> {
         Vec::new()

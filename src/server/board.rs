@@ -10,9 +10,10 @@ use bytes::Bytes;
 
 use super::metrics::Metrics;
 use super::os;
+use super::pause::ClientPause;
 use super::slow::Slow;
 use crate::protocol::surroundings::{
-    ClientInfo, Description, Facts, SlowRequest, Spikes, Surroundings, Watch,
+    ClientInfo, Description, Facts, Pause, SlowRequest, Spikes, Surroundings, Watch,
 };
 use crate::protocol::{Incoming, Protocol};
 use crate::replica::Counts;
@@ -30,6 +31,12 @@ pub struct Board {
     pub metrics: Metrics,
     /// What took long.
     pub slow: Slow,
+    /// What clients ask for waits.
+    pub pause: ClientPause,
+    /// Whose connections are to be ended.
+    killed: RefCell<Vec<u64>>,
+    /// How many clients were listed since that was asked.
+    looked_at: Cell<usize>,
     hits: Cell<u64>,
     misses: Cell<u64>,
     remembered: RefCell<BTreeMap<&'static str, String>>,
@@ -99,6 +106,9 @@ impl Board {
             requests: Cell::new(0),
             metrics: Metrics::default(),
             slow: Slow::default(),
+            pause: ClientPause::default(),
+            killed: RefCell::default(),
+            looked_at: Cell::default(),
             hits: Cell::new(0),
             misses: Cell::new(0),
             remembered: RefCell::default(),
@@ -114,9 +124,19 @@ impl Board {
         self.port.set(port);
     }
 
-    /// Whether a client has set another limit on memory.
-    pub fn is_memory_changed(&self) -> bool {
-        self.memory_changed.get()
+    /// Whether a client has ordered what the next turn has to see to.
+    pub fn has_orders(&self) -> bool {
+        self.memory_changed.get() || !self.killed.borrow().is_empty()
+    }
+
+    /// How many clients were listed since this was asked.
+    pub fn take_looked_at(&self) -> usize {
+        self.looked_at.take()
+    }
+
+    /// Whose connections are to be ended since this was asked.
+    pub fn take_killed(&self) -> Vec<u64> {
+        self.killed.take()
     }
 
     /// Another limit on memory, if a client has set one since this was asked.
@@ -227,7 +247,18 @@ impl Surroundings for Desk {
     }
 
     fn clients(&self) -> Vec<ClientInfo> {
+        self.board.looked_at.set(self.board.looked_at.get() + self.board.clients.borrow().len());
         self.board.clients.borrow().values().map(|presence| presence.info()).collect()
+    }
+
+    fn kill(&self, client: u64) {
+        // It is in no list from here on.
+        self.board.leave(client);
+        self.board.killed.borrow_mut().push(client);
+    }
+
+    fn pause(&self, pause: Option<Pause>) {
+        self.board.pause.set(pause);
     }
 
     fn slow_requests(&self, limit: usize) -> Vec<SlowRequest> {

@@ -18,6 +18,7 @@
 //! values were as large as those before: [one that asks for 16 MiB a thousand
 //! times is executed as fast as it reads].
 
+mod holding;
 mod parting;
 mod state;
 
@@ -45,7 +46,8 @@ use crate::protocol::text::TextCodec;
 use crate::protocol::{Codec, Incoming, Protocol, ProtocolError, Recognition, recognise};
 use crate::replica::{Input, Ticket};
 use crate::request::{Reply, Request};
-use state::{Answer, Slot, State};
+use holding::{Held, Stalled};
+use state::{Answer, State};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -55,6 +57,9 @@ const LARGE_READ_BYTES: usize = 256 << 10;
 
 /// How much is written to one client before others have their turn.
 const WRITE_BYTES: usize = 256 << 10;
+
+/// To look at so many other clients takes about as long as a command.
+const CLIENTS_PER_COMMAND: usize = 8;
 
 /// How long the first bytes may leave open what is spoken.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,12 +113,14 @@ impl Connection {
     async fn exchange(&self, hub: &Hub) -> io::Result<()> {
         let mut partial_since = None;
         let mut untaken_since = None;
+        let mut stalled = Stalled::default();
         loop {
             let (reads, writes, done) = self.wants(hub);
             if done {
                 return Ok(());
             }
             let deadline = self.deadline(hub, &mut partial_since, &mut untaken_since);
+            let look_out = self.look_out(&mut stalled)?;
             let interest = match (reads, writes) {
                 (true, true) => Interest::READABLE | Interest::WRITABLE,
                 (true, false) => Interest::READABLE,
@@ -124,6 +131,12 @@ impl Connection {
                 tokio::select! {
                     ready = self.stream.ready(interest) => ready.map(Some),
                     () = self.wake.notified() => Ok(None),
+                    may_go_on = self.released(hub, look_out) => {
+                        if may_go_on {
+                            self.release(hub);
+                        }
+                        Ok(None)
+                    }
                 }
             };
             let ready = match deadline {
@@ -232,7 +245,7 @@ impl Connection {
             return;
         }
         let was_large = state.input.len() > READ_BYTES;
-        while state.has_room(&hub.limits) && !state.closing {
+        while state.has_room(&hub.limits) && !state.closing && !state.broken {
             if !hub.may_work() {
                 self.defer(hub);
                 break;
@@ -248,7 +261,7 @@ impl Connection {
                 }
             }
         }
-        if hub.board.is_memory_changed() {
+        if hub.board.has_orders() {
             hub.wake();
         }
         if was_large && state.input.is_empty() {
@@ -265,18 +278,28 @@ impl Connection {
         state.closing |= codec.ends();
         hub.spend(1, before - state.input.len());
         hub.board.count_request(&self.presence, &incoming);
+        hub.spend(hub.board.take_looked_at() / CLIENTS_PER_COMMAND, 0);
         let answer = match incoming {
             Incoming::Answered(reply) => Answer::Reply(reply),
-            Incoming::Written(bytes) => Answer::Written(bytes),
+            Incoming::Written(bytes) => {
+                // A list of ten thousand clients is as much work as as many commands.
+                hub.spend(0, bytes.len());
+                Answer::Written(bytes)
+            }
             Incoming::Unheard => return Ok(true),
+            Incoming::Late(after, bytes) => {
+                let number = state.add_slot(None, 0, 0);
+                state.held = Some((number, Held::Reply(bytes, Instant::now() + after)));
+                self.wake.notify_one();
+                return Ok(true);
+            }
             Incoming::Ask(mut request) => {
                 self.fill_in_host(&mut request);
                 self.ask(hub, state, request);
                 return Ok(true);
             }
         };
-        let number = state.first + state.slots.len() as u64;
-        state.slots.push_back(Slot { answer: None, values: 0, bytes: 0, asked: None });
+        let number = state.add_slot(None, 0, 0);
         self.put(hub, state, number, answer);
         Ok(true)
     }
@@ -286,10 +309,17 @@ impl Connection {
         let values = values_of(&request);
         hub.spend(commands_of(&request), 0);
         let bytes = values.saturating_mul(state.value_bytes).min(hub.protocol.reply_bytes);
-        let number = state.first + state.slots.len() as u64;
         state.expected_bytes += bytes;
-        let asked = Some(self.presence.heard());
-        state.slots.push_back(Slot { answer: None, values, bytes, asked });
+        let waits = matches!(request, Request::AwaitDurable { .. });
+        let is_held = hub.board.pause.holds(&request);
+        // To wait because one was told to is not to be slow.
+        let asked = (!waits && !is_held).then(|| self.presence.heard());
+        let number = state.add_slot(asked, values, bytes);
+        if is_held {
+            state.held = Some((number, Held::Request(request)));
+            self.wake.notify_one();
+            return;
+        }
         let ticket = Ticket { connection: self.id, number };
         hub.submit(Input::Request { ticket, request });
     }
@@ -341,6 +371,12 @@ impl Connection {
     /// wait for what comes after the last reply: the node has to go.
     pub fn stop_reading(&self) {
         self.state.borrow_mut().end_abruptly();
+        self.wake.notify_one();
+    }
+
+    /// Ends it, now.
+    pub fn kill(&self) {
+        self.state.borrow_mut().broken = true;
         self.wake.notify_one();
     }
 
@@ -412,8 +448,11 @@ impl Connection {
                 hub.board.note_answered(&self.presence, took, words);
             });
             hub.spend(0, state.output.len() - before);
-            if let Some(request) = state.more.take() {
-                self.ask(hub, state, request);
+            match state.more.take() {
+                // The node has to go, and this may be asked for ever.
+                Some(Request::AwaitDurable { .. }) if state.closing => {}
+                Some(request) => self.ask(hub, state, request),
+                None => {}
             }
             let some = state.output.len().min(WRITE_BYTES);
             match self.stream.try_write(&state.output[..some]) {
@@ -434,7 +473,8 @@ impl Connection {
     /// hold too much.
     fn count(&self, hub: &Hub, state: &mut State) {
         let kept = state.codec.as_ref().map_or(0, |codec| codec.held_bytes());
-        let holds = state.input.len() + state.untaken_bytes() + kept;
+        let held = state.held.as_ref().map_or(0, |(_, held)| held.size_bytes());
+        let holds = state.input.len() + state.untaken_bytes() + kept + held;
         let before = self.counted_bytes.replace(holds);
         let why = if !hub.count(before, holds) && holds > before && holds > READ_BYTES {
             "all buffers together are full"

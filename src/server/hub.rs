@@ -122,6 +122,8 @@ impl Hub {
     pub fn begin_turn(&self) {
         self.allowance.set(self.limits.turn_work);
         let connections = self.connections.borrow();
+        let killed = self.board.take_killed();
+        killed.iter().filter_map(|id| connections.get(id)).for_each(|connection| connection.kill());
         let mut waiting = self.deferred.take();
         while self.may_work()
             && let Some(id) = waiting.pop_front()
@@ -183,10 +185,15 @@ impl Hub {
         for connection in touched {
             connection.settle(self);
         }
+        // What was run when EXEC was told may have been one.
+        if self.board.has_orders() {
+            self.wake();
+        }
     }
 
     /// Takes in no more requests on any connection.
     pub fn stop_reading(&self) {
+        self.board.pause.end();
         self.connections.borrow().values().for_each(|connection| connection.stop_reading());
     }
 

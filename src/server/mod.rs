@@ -41,6 +41,7 @@ pub mod links;
 pub mod metrics;
 pub mod os;
 pub mod pace;
+pub mod pause;
 pub mod peers;
 pub mod slow;
 pub mod snapshots;

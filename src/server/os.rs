@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use crate::raft::Time;
 use crate::replica::Now;
@@ -35,6 +36,22 @@ fn boot_time() -> Time {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
     Time::from_micros(1 + u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Whether the other side of a connection has closed it, however much of what it sent
+/// is still to be read.
+#[cfg(target_os = "linux")]
+pub fn has_hung_up(stream: &TcpStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+}
+
+/// Found out when something is to be read or written.
+#[cfg(not(target_os = "linux"))]
+pub fn has_hung_up(_stream: &TcpStream) -> bool {
+    false
 }
 
 /// Random bits for identities and seeds.

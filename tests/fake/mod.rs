@@ -124,7 +124,7 @@ impl Fake {
                 let mood = *self.mood.lock().unwrap();
                 let reply = match incoming {
                     Incoming::Answered(reply) => reply,
-                    Incoming::Written(_) | Incoming::Unheard => {
+                    Incoming::Written(_) | Incoming::Late(..) | Incoming::Unheard => {
                         unreachable!("the binary codec has no such answers")
                     }
                     Incoming::Ask(_) if mood == Mood::Hang => std::future::pending().await,

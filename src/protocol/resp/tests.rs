@@ -614,7 +614,9 @@ fn deliver(bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, Option<ProtocolError>) {
             Ok(Some(Incoming::Ask(_))) => {
                 assert_eq!(codec.encode(&refused, &mut output), None);
             }
-            Ok(Some(Incoming::Written(bytes))) => output.extend_from_slice(&bytes),
+            Ok(Some(Incoming::Written(bytes) | Incoming::Late(_, bytes))) => {
+                output.extend_from_slice(&bytes);
+            }
             Ok(Some(Incoming::Unheard)) => {}
             Ok(Some(Incoming::Answered(_))) => unreachable!("it is written"),
             Ok(None) if codec.ends() => return (output.to_vec(), None),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::holding::Held;
 use crate::protocol::{Codec, ProtocolError};
 use crate::request::{Reply, Request};
 use crate::server::config::ClientLimits;
@@ -31,6 +32,8 @@ pub struct State {
     pub output: BytesMut,
     /// What has to be asked before a reply can be written.
     pub more: Option<Request>,
+    /// The last that was taken in, and its number, if that cannot go on yet.
+    pub held: Option<(u64, Held)>,
     /// Bytes of values in the slots.
     pub held_bytes: usize,
     /// What the replies that are still to come are taken to hold.
@@ -116,6 +119,8 @@ impl State {
                 }
                 Answer::Written(bytes) => self.output.extend_from_slice(&bytes),
             }
+            // What was run when this was told may have been a last word.
+            self.closing |= codec.ends();
         }
         if self.slots.is_empty()
             && self.more.is_none()
@@ -125,12 +130,28 @@ impl State {
         }
     }
 
+    /// A place for a reply, with the number of its request.
+    pub fn add_slot(&mut self, asked: Option<Instant>, values: usize, bytes: usize) -> u64 {
+        let number = self.first + self.slots.len() as u64;
+        self.slots.push_back(Slot { answer: None, values, bytes, asked });
+        number
+    }
+
     /// Whether one more request may be taken in.
     pub fn has_room(&self, limits: &ClientLimits) -> bool {
-        let waits = !self.slots.is_empty() && self.codec.as_ref().is_some_and(|c| c.waits());
         self.slots.len() < limits.pipeline_requests
+            && self.held.is_none()
             && self.untaken_bytes() + self.expected_bytes < limits.output_pause_bytes
-            && !waits
+            && !self.waits()
+    }
+
+    /// Whether nothing is read until something comes to its end.
+    pub fn is_stalled(&self) -> bool {
+        self.held.is_some() || self.waits()
+    }
+
+    fn waits(&self) -> bool {
+        !self.slots.is_empty() && self.codec.as_ref().is_some_and(|codec| codec.waits())
     }
 
     /// What there is of replies that the client has not taken.
