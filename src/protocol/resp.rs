@@ -24,7 +24,7 @@
 //! | SCAN | a key that stays is met exactly once |
 //! | EVAL, EVALSHA | there is no Lua: the `scripts` of locks and limiters are known |
 //! | LCS | of values whose lengths multiply to at most 256 Ki |
-//! | MULTI | what is about the node and not about keys is not queued: INFO, CONFIG, TIME, ROLE, HELLO, CLIENT REPLY |
+//! | MULTI | not within it: HELLO, CLIENT REPLY; at most 32 LCS and commands about the node |
 //! | APPEND, SETRANGE, RENAME, COPY | one transaction alters or copies at most 64 MiB of values |
 //! | READONLY, READWRITE | switch to stale reads and back |
 //! | LEADER | where clients reach the leader |
@@ -52,6 +52,7 @@
 //! | `call` | one command on its way, and what is to be done about it |
 //! | `strings`, `keys`, `session`, `server`, `info`, `config` | the commands |
 //! | `scripts` | EVAL and its like |
+//! | `transaction` | MULTI and EXEC |
 //! | `form`, `lcs` | answers of the state machine as replies |
 
 mod call;
@@ -69,6 +70,7 @@ mod strings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod write;
 
 use std::collections::VecDeque;
@@ -77,7 +79,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::surroundings::Surroundings;
 use super::{Codec, Incoming, Limits, ProtocolError};
-use crate::request::{Answer, Batch, Consistency, Guard, Reply, Request};
+use crate::request::{Answer, Consistency, Guard, Reply, Request};
 use call::{Call, Later, Plan, Refused};
 use form::Form;
 use parse::{Parser, Words};
@@ -159,14 +161,11 @@ impl RespCodec {
                 (table::read(commands, self.session.chosen.consistency), What::Form(form))
             }
             Plan::Ask(request, later) => {
-                self.waits = matches!(
-                    later,
-                    Later::Info(_)
-                        | Later::Keys { .. }
-                        | Later::AnyKey { .. }
-                        | Later::Watch(_)
-                        | Later::Exec(_, Some(_))
-                );
+                self.waits = match &later {
+                    Later::Exec(exec) => exec.chosen.is_some() || exec.asks_the_node(),
+                    Later::Time | Later::Role | Later::Leader => false,
+                    _ => true,
+                };
                 (request, What::Later(later))
             }
         };
@@ -186,6 +185,9 @@ impl RespCodec {
             self.fail_transaction();
             return Err("ERR Command not allowed inside a transaction".into());
         }
+        if is_queued && spec.is_about_the_node() {
+            return self.queue_for_exec(spec, words);
+        }
         let (session, limits) = (&mut self.session, &self.limits);
         let mut call = Call { words, session, limits, name: spec.name };
         let planned = spec.run(&mut call);
@@ -193,67 +195,6 @@ impl RespCodec {
             self.session.describe();
         }
         if is_queued { self.queue(spec, planned) } else { Ok((spec.name, planned?)) }
-    }
-
-    /// Keeps a command for EXEC. What it would be refused for is its reply there,
-    /// as in Redis, which finds out only then.
-    fn queue(
-        &mut self,
-        spec: &'static Spec,
-        planned: Result<Plan, Refused>,
-    ) -> Result<(&'static str, Plan), Refused> {
-        let resp3 = self.session.resp3;
-        let (commands, form) = match planned {
-            Ok(Plan::Run(commands, form)) => (commands, form),
-            Ok(Plan::Written(bytes)) => (Vec::new(), Form::Written(bytes)),
-            Ok(Plan::Ask(..)) => unreachable!("what asks is not queued"),
-            Err(Refused(text)) => {
-                (Vec::new(), Form::Written(written(resp3, |out| out.error(&text))))
-            }
-        };
-        let Some(transaction) = &mut self.session.transaction else {
-            unreachable!("only within a transaction")
-        };
-        let batch = Batch { guards: Vec::new(), commands };
-        let bytes = match &form {
-            Form::Written(bytes) => bytes.len(),
-            _ => 0,
-        };
-        transaction.bytes += batch.size_bytes() + bytes;
-        let count = transaction.forms.len() + transaction.commands.len() + batch.commands.len();
-        if transaction.bytes > self.limits.request_bytes || count > 2 * self.limits.batch_commands {
-            // What is over the limit is not kept.
-            transaction.failed = true;
-            (transaction.commands, transaction.forms) = Default::default();
-            let limits = &self.limits;
-            return Err(format!(
-                "ERR a transaction exceeds the limit of {} bytes or {} commands",
-                limits.request_bytes, limits.batch_commands
-            )
-            .into());
-        }
-        transaction.commands.extend(batch.commands);
-        transaction.forms.push((spec.name, form));
-        Ok((spec.name, Plan::Written(Bytes::from_static(b"+QUEUED\r\n"))))
-    }
-
-    /// A command that is none: EXEC will refuse the whole, and if it is EXEC
-    /// itself, it does.
-    fn refuse_in_transaction(&mut self, words: &Words, refused: Refused) -> Refused {
-        if !words.get(0).eq_ignore_ascii_case(b"exec") {
-            self.fail_transaction();
-            return refused;
-        }
-        self.session.discard();
-        let reason = refused.0.trim_start_matches("ERR ");
-        format!("EXECABORT Transaction discarded because of: {reason}").into()
-    }
-
-    /// A command was refused before it was queued: EXEC will refuse the whole.
-    fn fail_transaction(&mut self) {
-        if let Some(transaction) = &mut self.session.transaction {
-            transaction.failed = true;
-        }
     }
 
     /// Writes a reply, or says what has to be asked first.
@@ -307,12 +248,11 @@ impl RespCodec {
                 }
                 out.ok();
             }
-            (Later::Exec(forms, chosen), answers) => {
-                server::write_exec(&forms, answers, out);
-                if let Some(chosen) = chosen {
-                    self.session.chosen = chosen;
-                    self.session.describe();
+            (Later::Exec(exec), answers) => {
+                if exec.asks_the_node() {
+                    return Some((Request::Status, Later::Exec(exec.with_answers(answers))));
                 }
+                self.write_exec(exec, answers, None, out);
             }
             _ => out.error("UNKNOWN the node lost the answer"),
         }
@@ -350,16 +290,17 @@ impl RespCodec {
                 return Some((request, Awaited { name, what, resp3, is_heard, recent }));
             }
             (What::Later(Later::Exec(..)), Reply::GuardFailed) => out.null_array(),
-            (What::Later(Later::Time), Reply::Status(status)) => server::write_time(status, out),
             (What::Later(Later::Info(info)), Reply::Status(status)) => {
-                let (counts, info) = info.with_status(status);
-                let request = table::read(counts, Consistency::Stale);
-                let what = What::Later(Later::Info(info));
+                let request = table::read(info::counts(), Consistency::Stale);
+                let what = What::Later(Later::Info(info.with_status(status)));
                 return Some((request, Awaited { name, what, resp3, is_heard, recent }));
             }
-            (What::Later(Later::Role), Reply::Status(status)) => server::write_role(status, out),
-            (What::Later(Later::Leader), Reply::Status(status)) => {
-                server::write_leader(status, out);
+            (What::Later(Later::Exec(mut exec)), Reply::Status(status)) => {
+                let answers = exec.take_answers();
+                self.write_exec(exec, &answers, Some(status), out);
+            }
+            (What::Later(later), Reply::Status(status)) => {
+                server::write_about_node(&later, status, out);
             }
             (_, reply) => form::write_unexpected(reply, out),
         }

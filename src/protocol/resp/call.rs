@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::form::Form;
 use super::info::Info;
 use super::parse::Words;
-use super::session::{Chosen, Session};
+use super::session::Session;
+use super::transaction::Exec;
 use super::write::Out;
 use crate::encoding::parse_i64;
 use crate::protocol::Limits;
@@ -73,9 +74,8 @@ pub(super) enum Later {
     },
     /// WATCH: the versions of these keys are kept.
     Watch(Vec<Key>),
-    /// EXEC: the forms of its commands, each with its name, and what was chosen
-    /// among them.
-    Exec(Vec<(&'static str, Form)>, Option<Chosen>),
+    /// EXEC.
+    Exec(Exec),
     /// INFO.
     Info(Info),
     /// TIME.

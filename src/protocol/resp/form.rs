@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::lcs::Lcs;
+use super::parse::Words;
 use super::scripts::Outcome;
 use super::write::Out;
 use crate::encoding::digest;
@@ -75,6 +76,13 @@ pub(super) enum Form {
     Lcs(Lcs),
     /// What a script has come to.
     Script(Outcome),
+    /// Nothing of the answers: the command is run when EXEC is answered.
+    AtExec {
+        /// Its words.
+        words: Words,
+        /// How many answers it takes.
+        answers: usize,
+    },
 }
 
 impl Form {

@@ -48,13 +48,17 @@ pub(super) fn info(call: &mut Call<'_>) -> Planned {
     Ok(Plan::Ask(Request::Status, Later::Info(info)))
 }
 
+/// How many keys there are in each database, and how many of them have a deadline.
+pub(super) fn counts() -> Vec<Command> {
+    let counts = |db| [Command::Count { db }, Command::CountExpiring { db }];
+    (0..DATABASES).flat_map(counts).collect()
+}
+
 impl Info {
-    /// With what the node says, and what is asked next: how many keys there are in
-    /// each database, and how many of them have a deadline.
-    pub(super) fn with_status(mut self, status: &Status) -> (Vec<Command>, Self) {
+    /// With what the node says.
+    pub(super) fn with_status(mut self, status: &Status) -> Self {
         self.status = Some(Box::new(status.clone()));
-        let counts = |db| [Command::Count { db }, Command::CountExpiring { db }];
-        ((0..DATABASES).flat_map(counts).collect(), self)
+        self
     }
 
     /// Whether there is something to say.

@@ -35,6 +35,16 @@ impl Words {
         self.ranges.len()
     }
 
+    /// The same in memory of their own.
+    pub(super) fn copied(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ranges: self.ranges.clone() }
+    }
+
+    /// About how many bytes they hold in memory.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.ranges[..])
+    }
+
     /// A word to look at.
     pub(super) fn get(&self, i: usize) -> &[u8] {
         &self.bytes[self.ranges[i].clone()]

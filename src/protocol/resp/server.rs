@@ -1,10 +1,10 @@
 //! Commands about the node, the table of commands, and EXEC.
 
+use super::REDIS_VERSION;
 use super::call::{Call, Later, Plan, Planned, Refused, SYNTAX};
 use super::table::{self, COMMANDS, Spec};
 use super::write::Out;
-use super::{REDIS_VERSION, form::Form};
-use crate::request::{Batch, Request, Status};
+use crate::request::{Request, Status};
 
 pub(super) fn time(_call: &mut Call<'_>) -> Planned {
     Ok(Plan::Ask(Request::Status, Later::Time))
@@ -18,15 +18,24 @@ pub(super) fn leader(_call: &mut Call<'_>) -> Planned {
     Ok(Plan::Ask(Request::Status, Later::Leader))
 }
 
+/// What is told of the node alone.
+pub(super) fn write_about_node(later: &Later, status: &Status, out: &mut Out<'_>) {
+    match later {
+        Later::Time => write_time(status, out),
+        Later::Role => write_role(status, out),
+        _ => write_leader(status, out),
+    }
+}
+
 /// The cluster's own clock, which is what deadlines go by.
-pub(super) fn write_time(status: &Status, out: &mut Out<'_>) {
+fn write_time(status: &Status, out: &mut Out<'_>) {
     out.array(2);
     out.bulk((status.log_time_ms / 1000).to_string().as_bytes());
     out.bulk((status.log_time_ms % 1000 * 1000).to_string().as_bytes());
 }
 
 /// Every node takes writes, so every node is a master; the others are its replicas.
-pub(super) fn write_role(status: &Status, out: &mut Out<'_>) {
+fn write_role(status: &Status, out: &mut Out<'_>) {
     let others: Vec<_> =
         status.members.iter().filter(|member| member.name != status.name).collect();
     let applied = i64::try_from(status.applied).unwrap_or(i64::MAX);
@@ -43,7 +52,7 @@ pub(super) fn write_role(status: &Status, out: &mut Out<'_>) {
     }
 }
 
-pub(super) fn write_leader(status: &Status, out: &mut Out<'_>) {
+fn write_leader(status: &Status, out: &mut Out<'_>) {
     match status.members.iter().find(|member| member.leader) {
         Some(leader) => out.bulk(leader.client_address.as_bytes()),
         None => out.null(),
@@ -53,22 +62,6 @@ pub(super) fn write_leader(status: &Status, out: &mut Out<'_>) {
 pub(super) fn lolwut(call: &mut Call<'_>) -> Planned {
     let text = format!("raftcache {}\nRedis ver. {REDIS_VERSION}\n", env!("CARGO_PKG_VERSION"));
     Ok(call.written(|out| out.verbatim(&text)))
-}
-
-pub(super) fn exec(call: &mut Call<'_>) -> Planned {
-    let Some(transaction) = call.session.transaction.take() else {
-        return Err("ERR EXEC without MULTI".into());
-    };
-    let guards = std::mem::take(&mut call.session.watched);
-    let after = std::mem::replace(&mut call.session.chosen, transaction.before);
-    let chosen = (after != call.session.chosen).then_some(after);
-    if transaction.failed {
-        return Err("EXECABORT Transaction discarded because of previous errors.".into());
-    }
-    let batch = Batch { guards, commands: transaction.commands };
-    let consistency = call.session.chosen.consistency;
-    let request = Request::Run { batch, consistency, session: None };
-    Ok(Plan::Ask(request, Later::Exec(transaction.forms, chosen)))
 }
 
 /// The commands, those of two words under the first.
@@ -184,15 +177,4 @@ pub(super) fn command_getkeys(call: &mut Call<'_>) -> Planned {
         out.array(positions.len());
         positions.iter().for_each(|i| out.bulk(call.get(2 + i)));
     }))
-}
-
-/// How the replies of a transaction are written, one after the other.
-pub(super) fn write_exec(
-    forms: &[(&'static str, Form)],
-    answers: &[crate::request::Answer],
-    out: &mut Out<'_>,
-) {
-    let mut answers = answers.iter();
-    out.array(forms.len());
-    forms.iter().for_each(|(name, form)| form.write(name, &mut answers, out));
 }

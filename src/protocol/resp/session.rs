@@ -38,6 +38,8 @@ pub(super) struct Transaction {
     pub(super) forms: Vec<(&'static str, Form)>,
     /// What they hold in memory.
     pub(super) bytes: usize,
+    /// How many of them take their time when EXEC is answered.
+    pub(super) at_exec: usize,
     /// One of them was refused.
     pub(super) failed: bool,
     /// What was chosen before.

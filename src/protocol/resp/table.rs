@@ -3,7 +3,7 @@
 
 use super::call::{Call, Planned, Refused};
 use super::parse::Words;
-use super::{config, info, keys, scripts, server, session, strings};
+use super::{config, info, keys, scripts, server, session, strings, transaction};
 use crate::request::{Batch, Command, Consistency, Request};
 
 /// A command, or one word of a command of two.
@@ -36,6 +36,8 @@ const READ_SCRIPT: &[&str] =
 const ABOUT_SCRIPTS: &[&str] = &["noscript"];
 const LOAD_SCRIPT: &[&str] = &["noscript", "stale"];
 const NO_MULTI: &[&str] = &["loading", "stale", "fast", "no_multi"];
+/// About the node: between MULTI and EXEC they are run when that is answered.
+const NODE: &[&str] = &["noscript", "loading", "stale"];
 const AT_ONCE: &[&str] = &["loading", "stale", "fast", "skip_queue"];
 
 const ONE: (i32, i32, i32) = (1, 1, 1);
@@ -124,7 +126,7 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "client|no-evict" 3 LOCAL NONE session::client_switch, "Changes nothing: no client is evicted.";
     "client|no-touch" 3 LOCAL NONE session::client_switch, "Changes nothing: reads touch nothing.";
     "client|reply" 3 NO_MULTI NONE session::client_reply, "Says which replies are wanted.";
-    "client|setinfo" 4 LOCAL NONE session::client_setinfo, "Names the client's library.";
+    "client|setinfo" 4 NODE NONE session::client_setinfo, "Names the client's library.";
     "client|setname" 3 LOCAL NONE session::client_setname, "Names the connection.";
     "echo" 2 LOCAL NONE session::echo, "Returns what it gets.";
     "hello" -1 NO_MULTI NONE session::hello, "Agrees on a version of the protocol.";
@@ -137,7 +139,7 @@ pub(super) static COMMANDS: &[Spec] = table! {
 
     group "transactions"
     "discard" 1 AT_ONCE NONE session::discard, "Gives a transaction up.";
-    "exec" 1 AT_ONCE NONE server::exec, "Runs a transaction, all at once.";
+    "exec" 1 AT_ONCE NONE transaction::exec, "Runs a transaction, all at once.";
     "multi" 1 AT_ONCE NONE session::multi, "Begins a transaction.";
     "unwatch" 1 LOCAL NONE session::unwatch, "Makes EXEC depend on no key.";
     "watch" -2 AT_ONCE ALL session::watch, "Makes EXEC depend on keys not being changed.";
@@ -158,19 +160,19 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "command|getkeys" -3 LOCAL NONE server::command_getkeys, "Finds the keys of a command.";
     "command|info" -2 LOCAL NONE server::command_info, "Describes commands.";
     "command|list" -2 LOCAL NONE server::command_list, "Lists the commands.";
-    "config|get" -3 NO_MULTI NONE config::config_get, "Returns settings.";
-    "config|resetstat" 2 NO_MULTI NONE config::config_resetstat, "Counts from now on.";
+    "config|get" -3 NODE NONE config::config_get, "Returns settings.";
+    "config|resetstat" 2 NODE NONE config::config_resetstat, "Counts from now on.";
     "config|rewrite" 2 LOCAL NONE config::config_rewrite, "Fails: there is no file of settings.";
-    "config|set" -4 NO_MULTI NONE config::config_set, "Sets the limit on memory; keeps what means nothing here.";
+    "config|set" -4 NODE NONE config::config_set, "Sets the limit on memory; keeps what means nothing here.";
     "dbsize" 1 READ NONE keys::dbsize, "Counts the keys of a database.";
     "flushall" -1 REMOVE NONE keys::flushall, "Removes every key.";
     "flushdb" -1 REMOVE NONE keys::flushdb, "Removes every key of a database.";
-    "info" -1 NO_MULTI NONE info::info, "Describes the node.";
-    "leader" 1 NO_MULTI NONE server::leader, "Returns the leader's address for clients.";
+    "info" -1 NODE NONE info::info, "Describes the node.";
+    "leader" 1 NODE NONE server::leader, "Returns the leader's address for clients.";
     "lolwut" -1 LOCAL NONE server::lolwut, "Returns the version.";
     "memory|usage" -3 SLOW_READ SECOND keys::memory_usage, "Returns what a key takes in memory.";
-    "role" 1 NO_MULTI NONE server::role, "Says what part the node has.";
-    "time" 1 NO_MULTI NONE server::time, "Returns the cluster's time.";
+    "role" 1 NODE NONE server::role, "Says what part the node has.";
+    "time" 1 NODE NONE server::time, "Returns the cluster's time.";
 };
 
 /// Commands of two words.
@@ -232,6 +234,11 @@ impl Spec {
 
     pub(super) fn may_be_queued(&self) -> bool {
         self.flags != NO_MULTI
+    }
+
+    /// Whether EXEC runs it, and not the state machine.
+    pub(super) fn is_about_the_node(&self) -> bool {
+        self.flags == NODE
     }
 
     /// Which word of it says how many keys there are, if one does: they are behind it,

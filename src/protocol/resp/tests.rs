@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::pieces;
 use crate::protocol::surroundings::Nowhere;
-use crate::request::{Command, Condition, Consistency, ErrorKind, Expiry, Item, Key, Test, Ttl};
+use crate::request::{
+    Batch, Command, Condition, Consistency, ErrorKind, Expiry, Item, Key, Test, Ttl,
+};
 
 fn codec() -> RespCodec {
     RespCodec::new(Limits::default(), 7, 1, Box::new(Nowhere))
@@ -315,6 +317,20 @@ fn a_watched_key_guards_the_transaction() {
     taken(&mut codec, &bytes_of(&["MULTI"]));
     let Request::Run { batch, .. } = asked(&mut codec, &["EXEC"]) else { panic!("it runs") };
     assert_eq!(batch, Batch::default());
+}
+
+/// [Ten thousand tables of a megabyte, or lists of all clients, one after the other,
+/// while nobody is heard.]
+#[test]
+fn what_takes_time_at_exec_is_bounded() {
+    let mut codec = codec();
+    taken(&mut codec, &bytes_of(&["MULTI"]));
+    for _ in 0..16 {
+        assert_eq!(said(&mut codec, &["LCS", "a", "b"]), "+QUEUED\r\n");
+        assert_eq!(said(&mut codec, &["CONFIG", "GET", "x"]), "+QUEUED\r\n");
+    }
+    assert!(said(&mut codec, &["TIME"]).starts_with("-ERR a transaction has at most 32"));
+    assert!(said(&mut codec, &["EXEC"]).starts_with("-EXECABORT"));
 }
 
 /// [Who pipelines WATCH does not look at its reply, and in Redis it cannot fail.]
