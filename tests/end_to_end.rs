@@ -22,6 +22,11 @@ mod many_nodes;
 mod membership;
 #[path = "end_to_end/one_node.rs"]
 mod one_node;
+#[path = "end_to_end/operators.rs"]
+mod operators;
+#[expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
+#[path = "redis/wire.rs"]
+mod resp;
 #[path = "end_to_end/snapshots.rs"]
 mod snapshots;
 #[path = "end_to_end/start.rs"]

@@ -13,6 +13,7 @@ mod cluster;
 mod scripts;
 #[path = "redis/stream.rs"]
 mod stream;
+#[expect(dead_code, reason = "the tests of the whole use the rest")]
 #[path = "redis/wire.rs"]
 mod wire;
 

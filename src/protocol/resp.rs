@@ -24,7 +24,12 @@
 //! | SCAN | a key that stays is met exactly once |
 //! | EVAL, EVALSHA | there is no Lua: the `scripts` of locks and limiters are known |
 //! | LCS | of values whose lengths multiply to at most 256 Ki |
-//! | MULTI | not within it: HELLO, CLIENT REPLY; at most 32 LCS and commands about the node |
+//! | MULTI | not within it: HELLO, CLIENT REPLY, WAIT, DEBUG SLEEP, OBJECT FREQ and IDLETIME; at most 32 LCS and commands about the node |
+//! | WAIT | counts the disks that have what was written; an acknowledged write is on a majority's anyway |
+//! | CLIENT PAUSE | of this node's clients; what is not about keys is answered all the same, of ALL too, and keys end at their deadlines |
+//! | WAIT, CLIENT PAUSE, DEBUG SLEEP | a client that closes its side of the connection meanwhile is given up after 5 s |
+//! | SLOWLOG, LATENCY | go by the time from a request's arrival to its reply |
+//! | DEBUG SLEEP | the connection sleeps, not the node |
 //! | APPEND, SETRANGE, RENAME, COPY | one transaction alters or copies at most 64 MiB of values |
 //! | READONLY, READWRITE | switch to stale reads and back |
 //! | LEADER | where clients reach the leader |
@@ -50,12 +55,13 @@
 //! | `parse`, `write` | bytes to words; replies to bytes |
 //! | `table` | every command: name, arity, keys, who does it |
 //! | `call` | one command on its way, and what is to be done about it |
-//! | `strings`, `keys`, `session`, `server`, `info`, `config` | the commands |
+//! | `strings`, `keys`, `session`, `clients`, `server`, `info`, `config`, `slow` | the commands |
 //! | `scripts` | EVAL and its like |
 //! | `transaction` | MULTI and EXEC |
 //! | `form`, `lcs` | answers of the state machine as replies |
 
 mod call;
+mod clients;
 mod config;
 mod form;
 mod info;
@@ -66,6 +72,7 @@ mod recent;
 mod scripts;
 mod server;
 mod session;
+mod slow;
 mod strings;
 mod table;
 #[cfg(test)]
@@ -157,6 +164,9 @@ impl RespCodec {
         let (request, what) = match plan {
             Plan::Written(bytes) if is_heard => return Incoming::Written(bytes),
             Plan::Written(_) => return Incoming::Unheard,
+            Plan::Late(after, bytes) => {
+                return Incoming::Late(after, if is_heard { bytes } else { Bytes::new() });
+            }
             Plan::Run(commands, form) => {
                 (table::read(commands, self.session.chosen.consistency), What::Form(form))
             }
@@ -238,6 +248,18 @@ impl RespCodec {
                 }
             }
             (Later::Info(info), answers) => info.write(answers, out),
+            (Later::Wait(wait), [Answer::Integer(others), Answer::Integer(own)]) => {
+                return wait.write(*others, *own, out);
+            }
+            (Later::Usage { .. }, [Answer::Item(None)]) => out.null(),
+            (Later::Usage { key, frequency }, [Answer::Integer(_)]) => {
+                return Some((Request::Usage(key.clone()), Later::Usage { key, frequency }));
+            }
+            (Later::Usage { frequency, .. }, [Answer::Integer(idle_s), Answer::Integer(often)]) => {
+                // What was there before is not known.
+                let uptime_s = self.session.surroundings.facts().uptime_s.cast_signed();
+                out.integer(if frequency { *often } else { (*idle_s).min(uptime_s) });
+            }
             (Later::Watch(keys), answers) => {
                 for (key, answer) in keys.into_iter().zip(answers) {
                     let version = match answer {

@@ -84,6 +84,11 @@ impl Wire {
         }
     }
 
+    /// Whether the node has closed it, with nothing more to say.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+    }
+
     pub fn ask(&mut self, words: &[&str]) -> Reply {
         let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         self.send(&command(&words));

@@ -1,12 +1,14 @@
 //! One command on its way: its words, and what is to be done about it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::form::Form;
 use super::info::Info;
 use super::parse::Words;
+use super::server::Wait;
 use super::session::Session;
 use super::transaction::Exec;
 use super::write::Out;
@@ -42,6 +44,8 @@ pub(super) const SAME_OBJECT: Refused =
 pub(super) enum Plan {
     /// Nothing more: this is the reply.
     Written(Bytes),
+    /// The same, after so long.
+    Late(Duration, Bytes),
     /// These commands are run, and their answers make the reply.
     Run(Vec<Command>, Form),
     /// Something beside the key space is asked; not within a transaction.
@@ -78,6 +82,16 @@ pub(super) enum Later {
     Exec(Exec),
     /// INFO.
     Info(Info),
+    /// WAIT and WAITAOF.
+    Wait(Wait),
+    /// OBJECT IDLETIME and FREQ: first that what was asked before has happened, then
+    /// of a key, if it is there.
+    Usage {
+        /// Which.
+        key: Key,
+        /// FREQ.
+        frequency: bool,
+    },
     /// TIME.
     Time,
     /// ROLE.
@@ -138,6 +152,17 @@ impl Call<'_> {
 
     pub(super) fn invalid_expiry(&self) -> Refused {
         format!("ERR invalid expire time in '{}' command", self.name).into()
+    }
+
+    /// What a subcommand is told that takes no words of this kind.
+    pub(super) fn unknown_form(&self) -> Refused {
+        let word = String::from_utf8_lossy(self.get(1));
+        let container = String::from_utf8_lossy(self.get(0)).to_uppercase();
+        format!(
+            "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {container} \
+             HELP."
+        )
+        .into()
     }
 
     /// A reply that is known now.

@@ -3,23 +3,24 @@
 //! They are this node's own, as they are in Redis. How large the data set may grow is
 //! up to the node that leads, so whoever changes that does so on all of them.
 
+use std::time::Duration;
+
 use super::call::{Call, Planned, Refused, SYNTAX};
+use crate::encoding::parse_i64;
+use crate::protocol::surroundings::Watch;
 use crate::request::{DATABASES, EvictionPolicy, MemoryLimit, SMALLEST_MEMORY_BYTES, glob};
 
 /// Settings of Redis that tune what we do not have. Tools set them, and like to
 /// read what they have set.
-const TUNING: [(&str, &str); 12] = [
+const TUNING: [(&str, &str); 9] = [
     ("activerehashing", "yes"),
     ("hash-max-listpack-entries", "128"),
     ("hash-max-listpack-value", "64"),
     ("hash-max-ziplist-entries", "128"),
     ("hash-max-ziplist-value", "64"),
-    ("latency-monitor-threshold", "0"),
     ("list-max-listpack-size", "-2"),
     ("notify-keyspace-events", ""),
     ("set-max-intset-entries", "512"),
-    ("slowlog-log-slower-than", "10000"),
-    ("slowlog-max-len", "128"),
     ("zset-max-listpack-entries", "128"),
 ];
 
@@ -31,6 +32,7 @@ fn settings(call: &Call<'_>) -> Vec<(&'static str, String)> {
         ("appendfsync", "always".to_owned()),
         ("appendonly", "yes".to_owned()),
         ("databases", DATABASES.to_string()),
+        ("latency-monitor-threshold", facts.watch.spike.as_millis().to_string()),
         ("maxclients", facts.clients_limit.to_string()),
         ("maxmemory", facts.memory.bytes.to_string()),
         ("maxmemory-policy", facts.memory.eviction.name().to_owned()),
@@ -40,6 +42,8 @@ fn settings(call: &Call<'_>) -> Vec<(&'static str, String)> {
         ("requirepass", String::new()),
         ("save", String::new()),
         ("slave-read-only", "no".to_owned()),
+        ("slowlog-log-slower-than", slower_than_us(&facts.watch).to_string()),
+        ("slowlog-max-len", facts.watch.slow_requests.to_string()),
         ("timeout", "0".to_owned()),
     ];
     let tuning = TUNING.map(|(name, usual)| {
@@ -54,28 +58,35 @@ pub(super) fn config_get(call: &mut Call<'_>) -> Planned {
     }
     let patterns: Vec<Vec<u8>> =
         (2..call.count()).map(|i| call.get(i).to_ascii_lowercase()).collect();
-    let is_wanted = |name: &str| patterns.iter().any(|p| glob::matches(p, name.as_bytes()));
-    let mut found = settings(call);
-    found.retain(|(name, _)| is_wanted(name));
+    // A setting that is asked for by its name is told by it as it was written.
+    let as_told = |name: &'static str| {
+        let written = patterns.iter().position(|pattern| pattern == name.as_bytes());
+        let matches = || patterns.iter().any(|pattern| glob::matches(pattern, name.as_bytes()));
+        match written {
+            Some(i) => Some(call.get(2 + i)),
+            None => matches().then_some(name.as_bytes()),
+        }
+    };
+    let found: Vec<_> = settings(call)
+        .into_iter()
+        .filter_map(|(name, value)| Some((as_told(name)?, value)))
+        .collect();
     Ok(call.written(|out| {
         out.map(found.len());
         for (name, value) in &found {
-            out.bulk(name.as_bytes());
+            out.bulk(name);
             out.bulk(value.as_bytes());
         }
     }))
 }
 
 pub(super) fn config_set(call: &mut Call<'_>) -> Planned {
-    if call.count() % 2 == 1 {
-        return Err(SYNTAX);
-    }
-    if call.count() > SETTINGS_NAMED {
+    if call.count() % 2 == 1 || call.count() > SETTINGS_NAMED {
         return Err(SYNTAX);
     }
     let (mut remembered, settings) = (Vec::new(), settings(call));
-    let before = call.session.surroundings.facts().memory;
-    let mut memory = before;
+    let before = call.session.surroundings.facts();
+    let (mut memory, mut watch) = (before.memory, before.watch);
     // All of them or none.
     for i in (2..call.count()).step_by(2) {
         let value = String::from_utf8_lossy(call.get(i + 1)).into_owned();
@@ -89,15 +100,19 @@ pub(super) fn config_set(call: &mut Call<'_>) -> Planned {
                 return Err(format!("ERR a setting exceeds {SETTING_BYTES} bytes").into());
             }
             remembered.push((*name, value));
-        } else if !limit_memory(call, i, &value, &mut memory)? {
+        } else if !limit_memory(call, i, &value, &mut memory)? && !watch_more(call, i, &mut watch)?
+        {
             check_fixed(call, i, &value, &settings)?;
         }
     }
     for (name, value) in remembered {
         call.session.surroundings.remember(name, value);
     }
-    if memory != before {
+    if memory != before.memory {
         call.session.surroundings.limit_memory(memory);
+    }
+    if watch != before.watch {
+        call.session.surroundings.watch(watch);
     }
     call.ok()
 }
@@ -131,6 +146,40 @@ fn limit_memory(
         return Ok(false);
     }
     Ok(true)
+}
+
+/// The most slow requests that are remembered: some kilobytes each at worst.
+const SLOW_REQUESTS: i64 = 1024;
+
+fn slower_than_us(watch: &Watch) -> i64 {
+    watch.slow_request.map_or(-1, |least| i64::try_from(least.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Takes a setting about what is remembered of all that takes long; false if it is
+/// another one.
+fn watch_more(call: &Call<'_>, i: usize, watch: &mut Watch) -> Result<bool, Refused> {
+    if call.is(i, "slowlog-log-slower-than") {
+        let us = number(call, i, -1, i64::MAX)?;
+        watch.slow_request = u64::try_from(us).ok().map(Duration::from_micros);
+    } else if call.is(i, "slowlog-max-len") {
+        watch.slow_requests = number(call, i, 0, SLOW_REQUESTS)?.unsigned_abs() as usize;
+    } else if call.is(i, "latency-monitor-threshold") {
+        watch.spike = Duration::from_millis(number(call, i, 0, i64::MAX)?.unsigned_abs());
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// A setting that is a number within these limits.
+fn number(call: &Call<'_>, i: usize, least: i64, most: i64) -> Result<i64, Refused> {
+    let name = String::from_utf8_lossy(call.get(i)).to_lowercase();
+    let number = parse_i64(call.get(i + 1))
+        .ok_or_else(|| failed(&name, "argument couldn't be parsed into an integer"))?;
+    if (least..=most).contains(&number) {
+        return Ok(number);
+    }
+    Err(failed(&name, &format!("argument must be between {least} and {most} inclusive")))
 }
 
 const MEMORY: &str = "argument must be a memory value";

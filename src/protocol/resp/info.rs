@@ -1,12 +1,11 @@
-//! INFO and CLIENT LIST: the node as a monitoring tool of Redis sees it.
+//! INFO: the node as a monitoring tool of Redis sees it.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::REDIS_VERSION;
-use super::call::{Call, Later, Plan, Planned, Refused};
+use super::call::{Call, Later, Plan, Planned};
 use super::write::Out;
-use crate::protocol::surroundings::{ClientInfo, Facts};
+use crate::protocol::surroundings::Facts;
 use crate::request::{Answer, Command, DATABASES, Request, Status};
 
 /// What is asked of INFO, and what is known so far.
@@ -191,62 +190,6 @@ fn human(bytes: u64) -> String {
         scaled = (scaled.0 / 1024.0, unit);
     }
     if scaled.1 == "B" { format!("{bytes}B") } else { format!("{:.2}{}", scaled.0, scaled.1) }
-}
-
-pub(super) fn client_list(call: &mut Call<'_>) -> Planned {
-    let mut wanted = None;
-    if call.count() > 2 {
-        if !call.is(2, "ID") || call.count() == 3 {
-            return client_type(call);
-        }
-        let ids: Result<BTreeSet<i64>, _> = (3..call.count()).map(|i| call.integer(i)).collect();
-        wanted = Some(ids.map_err(|_| Refused::from("ERR Invalid client ID"))?);
-    }
-    let clients = call.session.surroundings.clients();
-    let is_wanted = |client: &&ClientInfo| {
-        let is_named = |ids: &BTreeSet<i64>| ids.contains(&client.id.cast_signed());
-        wanted.as_ref().is_none_or(is_named)
-    };
-    let text: String = clients.iter().filter(is_wanted).map(|client| line(client) + "\n").collect();
-    Ok(call.written(|out| out.verbatim(&text)))
-}
-
-/// Every client is a normal one.
-fn client_type(call: &Call<'_>) -> Planned {
-    if !call.is(2, "TYPE") || call.count() != 4 {
-        return Err(super::call::SYNTAX);
-    }
-    let mut text = String::new();
-    if call.is(3, "normal") {
-        for client in call.session.surroundings.clients() {
-            text += &(line(&client) + "\n");
-        }
-    } else if !["master", "replica", "slave", "pubsub"].iter().any(|kind| call.is(3, kind)) {
-        let kind = String::from_utf8_lossy(call.get(3));
-        return Err(format!("ERR Unknown client type '{kind}'").into());
-    }
-    Ok(call.written(|out| out.verbatim(&text)))
-}
-
-pub(super) fn client_info(call: &mut Call<'_>) -> Planned {
-    let own = call.session.surroundings.own().as_ref().map(line).unwrap_or_default() + "\n";
-    Ok(call.written(|out| out.verbatim(&own)))
-}
-
-fn line(client: &ClientInfo) -> String {
-    let ClientInfo { id, address, local_address, age_s, idle_s, command, description } = client;
-    let multi = description.queued.map_or("-1".to_owned(), |count| count.to_string());
-    format!(
-        "id={id} addr={address} laddr={local_address} name={} age={age_s} idle={idle_s} flags=N \
-         db={} sub=0 psub=0 ssub=0 multi={multi} cmd={} user=default redir=-1 resp={} lib-name={} \
-         lib-ver={}",
-        description.name,
-        description.db,
-        if command.is_empty() { "NULL" } else { command },
-        description.resp,
-        description.library,
-        description.library_version,
-    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::call::{Call, Later, Plan, Planned, Refused, SAME_OBJECT, SYNTAX, run};
 use super::form::Form;
 use super::table::read;
-use crate::request::{Command, Consistency, Expiry, Key, Only, Request};
+use crate::request::{Command, Consistency, EvictionOrder, Expiry, Key, Only, Request};
 
 /// About how many keys one step of KEYS looks at.
 const KEYS_STEP: u32 = 4096;
@@ -248,6 +248,38 @@ pub(super) fn object_encoding(call: &mut Call<'_>) -> Planned {
 
 pub(super) fn object_refcount(call: &mut Call<'_>) -> Planned {
     run(Command::Get(call.key(2)), Form::Constant(1))
+}
+
+/// How often a key is used, as Redis counts where that decides what makes way.
+pub(super) fn object_freq(call: &mut Call<'_>) -> Planned {
+    if call.session.surroundings.facts().memory.eviction.order() != Some(EvictionOrder::Lfu) {
+        return Err("ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
+                    Please note that when switching between policies at runtime LRU and LFU data \
+                    will take some time to adjust."
+            .into());
+    }
+    usage(call, true)
+}
+
+/// How long a key has not been used, which is known where that decides what makes way.
+pub(super) fn object_idletime(call: &mut Call<'_>) -> Planned {
+    match call.session.surroundings.facts().memory.eviction.order() {
+        Some(EvictionOrder::Lru) => usage(call, false),
+        Some(EvictionOrder::Lfu) => {
+            Err("ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that \
+                 when switching between policies at runtime LRU and LFU data will take some time \
+                 to adjust."
+                .into())
+        }
+        _ => Err("ERR An LRU maxmemory policy is not selected, idle time not tracked".into()),
+    }
+}
+
+fn usage(call: &Call<'_>, frequency: bool) -> Planned {
+    let key = call.key(2);
+    // What came before has happened by then, and the key is not used by this.
+    let first = read(vec![Command::Count { db: key.db }], call.session.chosen.consistency);
+    Ok(Plan::Ask(first, Later::Usage { key, frequency }))
 }
 
 pub(super) fn memory_usage(call: &mut Call<'_>) -> Planned {

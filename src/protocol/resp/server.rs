@@ -1,7 +1,10 @@
 //! Commands about the node, the table of commands, and EXEC.
 
+use std::time::Duration;
+
 use super::REDIS_VERSION;
 use super::call::{Call, Later, Plan, Planned, Refused, SYNTAX};
+use super::clients;
 use super::table::{self, COMMANDS, Spec};
 use super::write::Out;
 use crate::request::{Request, Status};
@@ -57,6 +60,118 @@ fn write_leader(status: &Status, out: &mut Out<'_>) {
         Some(leader) => out.bulk(leader.client_address.as_bytes()),
         None => out.null(),
     }
+}
+
+/// How long one question about disks may take: whoever leads answers it, and that
+/// may be another one by the next.
+const WAIT_STEP: Duration = Duration::from_secs(1);
+
+/// What WAIT and WAITAOF wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// So many disks besides the leader's,
+    others: u32,
+    /// and that, too.
+    own: bool,
+    /// It is WAITAOF.
+    is_waitaof: bool,
+    /// For how long yet; for ever if `None`.
+    left: Option<Duration>,
+}
+
+impl Wait {
+    /// The next step of it.
+    fn ask(self) -> (Request, Later) {
+        let within = self.left.map_or(WAIT_STEP, |left| left.min(WAIT_STEP));
+        let left = self.left.map(|left| left - within);
+        let request = Request::AwaitDurable { others: self.others, own: self.own, within };
+        (request, Later::Wait(Self { left, ..self }))
+    }
+
+    /// Writes how many disks have it, or asks once more.
+    pub(super) fn write(
+        self,
+        others: i64,
+        own: i64,
+        out: &mut Out<'_>,
+    ) -> Option<(Request, Later)> {
+        let is_there = others >= i64::from(self.others) && own >= i64::from(self.own);
+        if !is_there && self.left.is_none_or(|left| !left.is_zero()) {
+            return Some(self.ask());
+        }
+        if self.is_waitaof {
+            out.array(2);
+            out.integer(own);
+        }
+        out.integer(others);
+        None
+    }
+}
+
+/// So many disks besides the leader's have what the connection wrote.
+pub(super) fn wait(call: &mut Call<'_>) -> Planned {
+    let others = u32::try_from(call.integer(1)?.max(0)).unwrap_or(u32::MAX);
+    begin_wait(Wait { others, own: false, is_waitaof: false, left: time_left(call, 2)? })
+}
+
+/// The first number is about the leader's own disk.
+pub(super) fn waitaof(call: &mut Call<'_>) -> Planned {
+    let negative = Refused::from("ERR value is out of range, must be positive");
+    let own = match call.integer(1)? {
+        own @ 0..=1 => own == 1,
+        ..0 => return Err(negative),
+        _ => return Err("ERR value is out of range, value must between 0 and 1".into()),
+    };
+    let others = u32::try_from(call.integer(2)?).map_err(|_| negative)?;
+    begin_wait(Wait { others, own, is_waitaof: true, left: time_left(call, 3)? })
+}
+
+/// A time that may be none.
+fn time_left(call: &Call<'_>, i: usize) -> Result<Option<Duration>, Refused> {
+    Ok(Some(clients::timeout(call, i)?).filter(|left| !left.is_zero()))
+}
+
+fn begin_wait(wait: Wait) -> Planned {
+    let (request, later) = wait.ask();
+    Ok(Plan::Ask(request, later))
+}
+
+/// There are no functions to be removed.
+pub(super) fn function_flush(call: &mut Call<'_>) -> Planned {
+    match call.count() {
+        2 => call.ok(),
+        3 if call.is(2, "ASYNC") || call.is(2, "SYNC") => call.ok(),
+        3 => Err("ERR FUNCTION FLUSH only supports SYNC|ASYNC option".into()),
+        _ => Err(call.unknown_form()),
+    }
+}
+
+pub(super) fn function_list(call: &mut Call<'_>) -> Planned {
+    Ok(call.written(|out| out.array(0)))
+}
+
+/// There are no slots to be told of: every node takes every key.
+pub(super) fn cluster(_call: &mut Call<'_>) -> Planned {
+    Err("ERR This instance has cluster support disabled".into())
+}
+
+/// The words that a command of two may have as its second.
+pub(super) fn help(call: &mut Call<'_>) -> Planned {
+    let (container, _) = call.name.split_once('|').unwrap_or((call.name, ""));
+    let title = container.to_uppercase();
+    let mut lines =
+        vec![format!("{title} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")];
+    for spec in COMMANDS {
+        if let Some((of, word)) = spec.name.split_once('|')
+            && of == container
+        {
+            lines.extend([word.to_uppercase(), format!("    {}", spec.summary)]);
+        }
+    }
+    Ok(call.written(|out| {
+        out.array(lines.len());
+        lines.iter().for_each(|line| out.simple(line));
+    }))
 }
 
 pub(super) fn lolwut(call: &mut Call<'_>) -> Planned {

@@ -3,7 +3,7 @@
 
 use super::call::{Call, Planned, Refused};
 use super::parse::Words;
-use super::{config, info, keys, scripts, server, session, strings, transaction};
+use super::{clients, config, info, keys, scripts, server, session, slow, strings, transaction};
 use crate::request::{Batch, Command, Consistency, Request};
 
 /// A command, or one word of a command of two.
@@ -102,6 +102,9 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "keys" 2 SLOW_READ NONE keys::keys, "Returns the keys that match a pattern.";
     "move" 3 REMOVE ONE keys::move_to, "Moves a key to another database.";
     "object|encoding" 3 SLOW_READ SECOND keys::object_encoding, "Says how Redis would hold a value.";
+    "object|freq" 3 NO_MULTI SECOND keys::object_freq, "Says how often a key is used, by an LFU policy.";
+    "object|help" 2 LOCAL NONE server::help, "Prints this.";
+    "object|idletime" 3 NO_MULTI SECOND keys::object_idletime, "Says for how long a key was not used, by an LRU policy.";
     "object|refcount" 3 SLOW_READ SECOND keys::object_refcount, "Returns 1 for a key that is there.";
     "persist" 2 REMOVE ONE keys::persist, "Takes a key's deadline away.";
     "pexpire" -3 REMOVE ONE keys::pexpire, "Gives a key some milliseconds.";
@@ -120,14 +123,18 @@ pub(super) static COMMANDS: &[Spec] = table! {
     group "connection"
     "auth" -2 LOCAL NONE session::auth, "Says who is there; there are no passwords.";
     "client|getname" 2 LOCAL NONE session::client_getname, "Returns the connection's name.";
+    "client|help" 2 LOCAL NONE server::help, "Prints this.";
     "client|id" 2 LOCAL NONE session::client_id, "Returns the connection's number.";
-    "client|info" 2 LOCAL NONE info::client_info, "Describes the connection.";
-    "client|list" -2 LOCAL NONE info::client_list, "Describes all connections.";
+    "client|info" 2 LOCAL NONE clients::client_info, "Describes the connection.";
+    "client|list" -2 LOCAL NONE clients::client_list, "Describes all connections.";
+    "client|kill" -3 NODE NONE clients::client_kill, "Ends connections.";
     "client|no-evict" 3 LOCAL NONE session::client_switch, "Changes nothing: no client is evicted.";
     "client|no-touch" 3 LOCAL NONE session::client_switch, "Changes nothing: reads touch nothing.";
+    "client|pause" -3 NODE NONE clients::client_pause, "Lets the node's clients wait, or those who write.";
     "client|reply" 3 NO_MULTI NONE session::client_reply, "Says which replies are wanted.";
     "client|setinfo" 4 NODE NONE session::client_setinfo, "Names the client's library.";
     "client|setname" 3 LOCAL NONE session::client_setname, "Names the connection.";
+    "client|unpause" 2 NODE NONE clients::client_unpause, "Lets clients wait no longer.";
     "echo" 2 LOCAL NONE session::echo, "Returns what it gets.";
     "hello" -1 NO_MULTI NONE session::hello, "Agrees on a version of the protocol.";
     "ping" -1 LOCAL NONE session::ping, "Returns PONG.";
@@ -149,34 +156,68 @@ pub(super) static COMMANDS: &[Spec] = table! {
     "eval_ro" -3 READ_SCRIPT NONE scripts::eval_ro, "Runs a script that only reads, by its text.";
     "evalsha" -3 SCRIPT NONE scripts::evalsha, "Runs a script that is known, by its digest.";
     "evalsha_ro" -3 READ_SCRIPT NONE scripts::evalsha_ro, "Runs a script that only reads, by its digest.";
+    "function|flush" -2 LOCAL NONE server::function_flush, "Changes nothing: there are no functions.";
+    "function|help" 2 LOCAL NONE server::help, "Prints this.";
+    "function|list" -2 LOCAL NONE server::function_list, "Lists none: there are no functions.";
     "script|exists" -3 ABOUT_SCRIPTS NONE scripts::exists, "Says which digests are known.";
     "script|flush" -2 ABOUT_SCRIPTS NONE scripts::flush, "Forgets the texts that were loaded.";
+    "script|help" 2 LOCAL NONE server::help, "Prints this.";
     "script|load" 3 LOAD_SCRIPT NONE scripts::load, "Makes a text's digest known to the connection.";
 
     group "server"
+    "cluster|countkeysinslot" 3 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|getkeysinslot" 4 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|help" 2 LOCAL NONE server::help, "Prints this.";
+    "cluster|info" 2 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|keyslot" 3 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|myid" 2 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|nodes" 2 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|shards" 2 LOCAL NONE server::cluster, "Fails: every node takes every key.";
+    "cluster|slots" 2 LOCAL NONE server::cluster, "Fails: every node takes every key.";
     "command" -1 LOCAL NONE server::command, "Describes the commands.";
     "command|count" 2 LOCAL NONE server::command_count, "Counts the commands.";
     "command|docs" -2 LOCAL NONE server::command_docs, "Describes commands for people.";
     "command|getkeys" -3 LOCAL NONE server::command_getkeys, "Finds the keys of a command.";
+    "command|help" 2 LOCAL NONE server::help, "Prints this.";
     "command|info" -2 LOCAL NONE server::command_info, "Describes commands.";
     "command|list" -2 LOCAL NONE server::command_list, "Lists the commands.";
     "config|get" -3 NODE NONE config::config_get, "Returns settings.";
+    "config|help" 2 LOCAL NONE server::help, "Prints this.";
     "config|resetstat" 2 NODE NONE config::config_resetstat, "Counts from now on.";
     "config|rewrite" 2 LOCAL NONE config::config_rewrite, "Fails: there is no file of settings.";
-    "config|set" -4 NODE NONE config::config_set, "Sets the limit on memory; keeps what means nothing here.";
+    "config|set" -4 NODE NONE config::config_set, "Sets the limit on memory and what is watched; keeps what means nothing here.";
     "dbsize" 1 READ NONE keys::dbsize, "Counts the keys of a database.";
+    "debug|help" 2 LOCAL NONE server::help, "Prints this.";
+    "debug|log" 3 NODE NONE slow::debug_log, "Writes a line to the node's log.";
+    "debug|set-active-expire" 3 LOCAL NONE slow::debug_set_active_expire, "Changes nothing: no key is seen past its deadline.";
+    "debug|sleep" 3 NO_MULTI NONE slow::debug_sleep, "Lets the connection wait some seconds.";
     "flushall" -1 REMOVE NONE keys::flushall, "Removes every key.";
     "flushdb" -1 REMOVE NONE keys::flushdb, "Removes every key of a database.";
     "info" -1 NODE NONE info::info, "Describes the node.";
+    "latency|doctor" 2 NODE NONE slow::latency_doctor, "Says in words what took long.";
+    "latency|help" 2 LOCAL NONE server::help, "Prints this.";
+    "latency|history" 3 NODE NONE slow::latency_history, "Returns when an event took long, and how long.";
+    "latency|latest" 2 NODE NONE slow::latency_latest, "Returns the last time of each event that took long.";
+    "latency|reset" -2 NODE NONE slow::latency_reset, "Forgets events that took long.";
     "leader" 1 NODE NONE server::leader, "Returns the leader's address for clients.";
     "lolwut" -1 LOCAL NONE server::lolwut, "Returns the version.";
+    "memory|help" 2 LOCAL NONE server::help, "Prints this.";
     "memory|usage" -3 SLOW_READ SECOND keys::memory_usage, "Returns what a key takes in memory.";
     "role" 1 NODE NONE server::role, "Says what part the node has.";
+    "slowlog|get" -2 NODE NONE slow::slowlog_get, "Returns the requests that took long, the newest first.";
+    "slowlog|help" 2 LOCAL NONE server::help, "Prints this.";
+    "slowlog|len" 2 NODE NONE slow::slowlog_len, "Counts the requests that took long.";
+    "slowlog|reset" 2 NODE NONE slow::slowlog_reset, "Forgets the requests that took long.";
     "time" 1 NODE NONE server::time, "Returns the cluster's time.";
+    "wait" 3 NO_MULTI NONE server::wait, "Waits until other nodes' disks have what was written, and counts them.";
+    "waitaof" 4 NO_MULTI NONE server::waitaof, "The same, with the leader's own disk.";
 };
 
 /// Commands of two words.
-const CONTAINERS: [&str; 6] = ["client", "command", "config", "memory", "object", "script"];
+const CONTAINERS: [&str; 11] = [
+    "client", "cluster", "command", "config", "debug", "function", "latency", "memory", "object",
+    "script", "slowlog",
+];
 
 /// What a command is, in whatever case; `None` if there is none of that name.
 pub(super) fn find(name: &[u8]) -> Option<&'static Spec> {

@@ -77,7 +77,7 @@ impl RespCodec {
         let (commands, form) = match planned {
             Ok(Plan::Run(commands, form)) => (commands, form),
             Ok(Plan::Written(bytes)) => (Vec::new(), Form::Written(bytes)),
-            Ok(Plan::Ask(..)) => unreachable!("what asks is not queued"),
+            Ok(Plan::Ask(..) | Plan::Late(..)) => unreachable!("what asks or waits is not queued"),
             Err(Refused(text)) => {
                 let error = written(self.session.resp3, |out| out.error(&text));
                 (Vec::new(), Form::Written(error))
@@ -204,7 +204,7 @@ impl RespCodec {
             Ok(Plan::Written(bytes)) => out.bytes.extend_from_slice(&bytes),
             Ok(Plan::Ask(_, Later::Info(info))) => info.with_status(status).write(counts, out),
             Ok(Plan::Ask(_, later)) => server::write_about_node(&later, status, out),
-            Ok(Plan::Run(..)) => unreachable!("it is about the node"),
+            Ok(Plan::Run(..) | Plan::Late(..)) => unreachable!("it is about the node"),
             Err(Refused(text)) => out.error(&text),
         }
     }
