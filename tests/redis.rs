@@ -71,12 +71,18 @@ fn is_as_good(words: &[Vec<u8>], ours: &Reply, theirs: &Reply) -> bool {
         // Both count from their own now.
         ("TTL" | "EXPIRETIME", ..) => is_near(ours, theirs, 2),
         ("PTTL" | "PEXPIRETIME", ..) => is_near(ours, theirs, 2000),
+        // Ours has a limit of its own.
+        ("LCS", Reply::Line(b'-', ours), _) if ours.starts_with(b"ERR the product of both") => true,
         // What is quoted and no text: Redis shows its bytes up to a zero, we U+FFFD.
         (_, Reply::Line(b'-', ours), Reply::Line(b'-', theirs)) => {
             let fits = |(ours, theirs): (&u8, &u8)| ours == theirs;
             let same = ours.iter().zip(theirs).take_while(|pair| fits(*pair)).count();
             ours.starts_with(b"ERR ") && same > 20 && !theirs[same..].is_ascii()
         }
+        // What was slow is another matter.
+        ("SLOWLOG" | "LATENCY", Reply::Many(..), Reply::Many(..)) => true,
+        // Of all settings, each has its own.
+        ("CONFIG", Reply::Many(..), Reply::Many(..)) => words[2].contains(&b'*'),
         // Keys are in no order.
         ("KEYS", Reply::Many(_, ours), Reply::Many(_, theirs)) => sorted(ours) == sorted(theirs),
         _ => false,
