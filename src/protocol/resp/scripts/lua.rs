@@ -65,7 +65,7 @@ fn string_of(token: &[u8]) -> Option<&[u8]> {
 fn is_blank(token: &[u8]) -> bool {
     token[0].is_ascii_whitespace()
         || (token.starts_with(b"--") && !token.starts_with(b"--["))
-        || token.starts_with(b"--[[")
+        || (token.starts_with(b"--[[") && token.ends_with(b"]]"))
 }
 
 /// How long the first token is, a comment or white space being one, too.
@@ -75,7 +75,8 @@ fn length_of_token(text: &[u8]) -> usize {
         _ if text.starts_with(b"--[[") => until(text, b"]]"),
         // Whether it ends with the line depends on what follows.
         _ if text.starts_with(b"--[") => text.len(),
-        _ if text.starts_with(b"--") => run(|&byte| byte != b'\n'),
+        // A carriage return ends a line, too.
+        _ if text.starts_with(b"--") => run(|&byte| !matches!(byte, b'\n' | b'\r')),
         quote @ (b'"' | b'\'') => length_of_string(text, quote),
         byte if byte.is_ascii_whitespace() => run(u8::is_ascii_whitespace),
         byte if is_in_name(&byte) => run(is_in_name),
@@ -139,6 +140,8 @@ mod tests {
             "if redis.call('get',KEYS[1]) == ARGV[11] then return 'a b' end",
             "if redis.call('get',KEYS[1]) == ARGV[1] then return 'a b' --[=[\nend",
             "if redis.call('get',KEYS[1]) == ARGV[1] then return 'a b' --[[\nend",
+            "if redis.call('get',KEYS[1]) == ARGV[1] then return 'a b' end --[[",
+            "if redis.call('get',KEYS[1]) == ARGV[1] then return 'a b' end --\rreturn",
             "if redis.call('get',KEYS[1]) == ARGV[1] then return 'a b\\' end",
             "if redis.call('get',KEYS[1]) == ARGV[1] then return 'a b'",
         ] {
