@@ -244,12 +244,12 @@ const HTTP_METHODS: [&[u8]; 9] =
 /// |---|---|
 /// | 0x01–0x1F except 0x09, 0x0A, 0x0D, 0x16 | binary |
 /// | 0x16 | a TLS ClientHello: close |
-/// | `*` | RESP |
+/// | `*`, or `HELLO 2` or `HELLO 3` | RESP |
 /// | 0x00, 0x7F–0xFF | close |
 /// | 0x09, 0x0A, 0x0D or printable | HTTP if the line is a request line of HTTP/1, else text |
 ///
 /// Only a line that begins like a request line (`GET /`) has to wait for its
-/// end; every other one is text as soon as it differs from that.
+/// end; every other one is text as soon as it differs from that and from HELLO.
 pub fn recognise(bytes: &[u8]) -> Recognition {
     let Some(&first) = bytes.first() else { return Recognition::NeedMore };
     match first {
@@ -275,12 +275,15 @@ fn recognise_line(bytes: &[u8]) -> Recognition {
     }
 }
 
-/// Text, unless its first word is one that only a browser would send.
+/// Text, unless it begins with what only a browser or a client of Redis would send.
 fn recognise_text(bytes: &[u8]) -> Recognition {
-    let may_be = |trap: &[u8]| bytes.len() < trap.len() && prefix_ignoring_case(trap, bytes);
+    let may_be =
+        |opening: &[u8]| bytes.len() < opening.len() && prefix_ignoring_case(opening, bytes);
     if is_cross_protocol(bytes) {
         Recognition::Close(CloseReason::CrossProtocol)
-    } else if TRAPS.into_iter().any(may_be) {
+    } else if begins_with_any(&HELLOS, bytes) {
+        Recognition::Protocol(Protocol::Resp)
+    } else if TRAPS.into_iter().chain(HELLOS).any(may_be) {
         Recognition::NeedMore
     } else {
         Recognition::Protocol(Protocol::Text)
@@ -290,9 +293,19 @@ fn recognise_text(bytes: &[u8]) -> Recognition {
 /// What no line of text begins with, but what a browser sends does.
 const TRAPS: [&[u8]; 2] = [b"POST ", b"HOST:"];
 
+/// What no line of text begins with, either: there are clients of Redis that send
+/// HELLO as an inline command, before anything else.
+const HELLOS: [&[u8]; 2] = [b"HELLO 2", b"HELLO 3"];
+
 /// Whether a line of text is one that a browser was made to send.
 fn is_cross_protocol(line: &[u8]) -> bool {
-    TRAPS.into_iter().any(|trap| line.len() >= trap.len() && prefix_ignoring_case(trap, line))
+    begins_with_any(&TRAPS, line)
+}
+
+fn begins_with_any(openings: &[&[u8]], line: &[u8]) -> bool {
+    let begins =
+        |opening: &&[u8]| line.len() >= opening.len() && prefix_ignoring_case(opening, line);
+    openings.iter().any(begins)
 }
 
 fn prefix_ignoring_case(a: &[u8], b: &[u8]) -> bool {
@@ -373,6 +386,11 @@ mod tests {
         // RESP; what follows the star does not matter.
         (b"*1\r\n$4\r\nPING\r\n", 1, Is(Resp)),
         (b"* / HTTP/1.1\r\n", 1, Is(Resp)),
+        // Some clients send it inline.
+        (b"HELLO 3\r\n", 7, Is(Resp)),
+        (b"hello 2 AUTH default x\r\n", 7, Is(Resp)),
+        (b"HELLO 4\r\n", 7, Is(Text)),
+        (b"HELLO\n", 6, Is(Text)),
         // Nothing we know.
         (b"\x00", 1, Close(Foreign)),
         (b"\x7f", 1, Close(Foreign)),

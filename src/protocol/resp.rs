@@ -6,8 +6,9 @@
 //!         | version 3 adds: _ no value, %<pairs> map, ~<count> set, =<length> text
 //! ```
 //!
-//! A connection that began with `*` is RESP for good; it also takes inline commands
-//! and empty lines. It starts with version 2 of the protocol, HELLO 3 changes that.
+//! A connection that began with `*` is RESP for good, or one with HELLO as an inline
+//! command (`HELLO 3`); it also takes other inline commands and empty lines. It starts
+//! with version 2 of the protocol, HELLO 3 changes that.
 //! Commands, options and the texts of errors are those of Redis 7.2, so far as we
 //! have them: the `table` is what there is.
 //!
