@@ -178,6 +178,23 @@ node_library() {
     failover "$name" "${run[@]}" failover
 }
 
+# library NAME NEEDS COMMAND…: a program that has check and failover.
+library() {
+    local name=$1 needs=$2
+    shift 2
+    begins "$name" "$needs" || return 0
+    on_both "$name" "$@" check
+    failover "$name" "$@" failover
+}
+
+# rust_library NAME NEEDS MODULE
+rust_library() {
+    local name=$1 environment=$ENVIRONMENTS/rust
+    begins "$name" "cargo $2" || return 0
+    attempt "$name" build bash "$here/rust/install.sh" "$environment" || return 0
+    library "$name" "" "$environment/debug/clients" "$3"
+}
+
 find_ports
 for number in $(seq "$NODES"); do start "$number"; done
 wait_for_nodes leader
@@ -203,6 +220,9 @@ node_library node_redis    ""             node_redis
 node_library ioredis       "command:info" io_redis
 node_library cache_manager ""             cache_manager
 node_library connect_redis ""             connect_redis
+
+rust_library redis_rs "" redis
+rust_library fred     "" fred
 
 for name in ${wanted[@]+"${wanted[@]}"}; do
     [[ $known == *" $name "* ]] && continue
