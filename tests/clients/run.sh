@@ -72,7 +72,8 @@ offers() {
 }
 
 # What of these is not here: programs, commands of the nodes (command:info), a Python
-# that is new enough and can make environments (python), a new enough Node (node).
+# that is new enough and can make environments (python), a new enough Node (node),
+# libraries that the system installs (phpredis).
 missing() {
     local need
     for need in "$@"; do
@@ -85,6 +86,9 @@ missing() {
             node)
                 node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null ||
                     { echo "no Node 20 is here"; return; }
+                ;;
+            phpredis)
+                php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || { echo "no PHP with phpredis is here"; return; }
                 ;;
             *) [[ -n $(type -P "$need") ]] || { echo "no $need is here"; return; } ;;
         esac
@@ -152,6 +156,19 @@ program() {
     if begins "$name" "$needs"; then on_both "$name" "$@"; fi
 }
 
+# every_way NAME COMMAND…: it checks on both, then it fails over.
+every_way() {
+    on_both "$@" check
+    failover "$@" failover
+}
+
+# library NAME NEEDS COMMAND…: one that needs nothing to be installed or built.
+library() {
+    local name=$1 needs=$2
+    shift 2
+    if begins "$name" "$needs"; then every_way "$name" "$@"; fi
+}
+
 # python_library NAME NEEDS ENVIRONMENT MODULE
 python_library() {
     local name=$1 environment=$ENVIRONMENTS/python-$3 lock=$here/python/requirements-$3.txt
@@ -160,8 +177,7 @@ python_library() {
     if ! cmp -s "$lock" "$environment/installed"; then
         attempt "$name" install bash "$here/python/install.sh" "$environment" "$lock" || return 0
     fi
-    on_both "$name" "${run[@]}" check
-    failover "$name" "${run[@]}" failover
+    every_way "$name" "${run[@]}"
 }
 
 # node_library NAME NEEDS MODULE
@@ -174,17 +190,7 @@ node_library() {
     fi
     # Node looks for libraries beside the program.
     cp "$here"/node/*.mjs "$environment"
-    on_both "$name" "${run[@]}" check
-    failover "$name" "${run[@]}" failover
-}
-
-# library NAME NEEDS COMMAND…: a program that has check and failover.
-library() {
-    local name=$1 needs=$2
-    shift 2
-    begins "$name" "$needs" || return 0
-    on_both "$name" "$@" check
-    failover "$name" "$@" failover
+    every_way "$name" "${run[@]}"
 }
 
 # rust_library NAME NEEDS MODULE
@@ -192,7 +198,7 @@ rust_library() {
     local name=$1 environment=$ENVIRONMENTS/rust
     begins "$name" "cargo $2" || return 0
     attempt "$name" build bash "$here/rust/install.sh" "$environment" || return 0
-    library "$name" "" "$environment/debug/clients" "$3"
+    every_way "$name" env RUST_BACKTRACE=0 "$environment/debug/clients" "$3"
 }
 
 find_ports
@@ -223,6 +229,9 @@ node_library connect_redis ""             connect_redis
 
 rust_library redis_rs "" redis
 rust_library fred     "" fred
+
+library phpredis     "phpredis"                 php "$here/php/main.php" phpredis
+library php_sessions "phpredis command:evalsha" php "$here/php/main.php" sessions
 
 for name in ${wanted[@]+"${wanted[@]}"}; do
     [[ $known == *" $name "* ]] && continue
