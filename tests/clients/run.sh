@@ -73,7 +73,7 @@ offers() {
 
 # What of these is not here: programs, commands of the nodes (command:info), a Python
 # that is new enough and can make environments (python), a new enough Node (node),
-# libraries that the system installs (phpredis).
+# libraries that the system installs (phpredis, redis-rb).
 missing() {
     local need
     for need in "$@"; do
@@ -90,6 +90,7 @@ missing() {
             phpredis)
                 php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || { echo "no PHP with phpredis is here"; return; }
                 ;;
+            redis-rb) ruby -e 'require "redis"' 2>/dev/null || { echo "no Ruby with redis-rb is here"; return; } ;;
             *) [[ -n $(type -P "$need") ]] || { echo "no $need is here"; return; } ;;
         esac
     done
@@ -232,6 +233,7 @@ rust_library fred     "" fred
 
 library phpredis     "phpredis"                 php "$here/php/main.php" phpredis
 library php_sessions "phpredis command:evalsha" php "$here/php/main.php" sessions
+library redis_rb     "redis-rb"                 ruby "$here/ruby/redis_rb.rb"
 
 for name in ${wanted[@]+"${wanted[@]}"}; do
     [[ $known == *" $name "* ]] && continue
