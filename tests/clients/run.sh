@@ -73,7 +73,7 @@ offers() {
 
 # What of these is not here: programs, commands of the nodes (command:info), a Python
 # that is new enough and can make environments (python), a new enough Node (node),
-# libraries that the system installs (phpredis, redis-rb).
+# libraries that the system installs (phpredis, redis-rb, redigo).
 missing() {
     local need
     for need in "$@"; do
@@ -91,6 +91,9 @@ missing() {
                 php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || { echo "no PHP with phpredis is here"; return; }
                 ;;
             redis-rb) ruby -e 'require "redis"' 2>/dev/null || { echo "no Ruby with redis-rb is here"; return; } ;;
+            redigo)
+                [[ -d /usr/share/gocode/src/github.com/gomodule/redigo ]] || { echo "no redigo of Debian is here"; return; }
+                ;;
             *) [[ -n $(type -P "$need") ]] || { echo "no $need is here"; return; } ;;
         esac
     done
@@ -202,6 +205,14 @@ rust_library() {
     every_way "$name" env RUST_BACKTRACE=0 "$environment/debug/clients" "$3"
 }
 
+# go_library NAME NEEDS
+go_library() {
+    local name=$1 environment=$ENVIRONMENTS/go
+    begins "$name" "go $2" || return 0
+    attempt "$name" build bash "$here/go/install.sh" "$environment" || return 0
+    every_way "$name" "$environment/$name"
+}
+
 find_ports
 for number in $(seq "$NODES"); do start "$number"; done
 wait_for_nodes leader
@@ -230,6 +241,8 @@ node_library connect_redis ""             connect_redis
 
 rust_library redis_rs "" redis
 rust_library fred     "" fred
+
+go_library redigo "redigo"
 
 library phpredis     "phpredis"                 php "$here/php/main.php" phpredis
 library php_sessions "phpredis command:evalsha" php "$here/php/main.php" sessions
