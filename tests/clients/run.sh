@@ -223,6 +223,7 @@ program redis_cli_stat  "redis-cli command:info" bash "$here/redis_cli_stat.sh"
 program redis_benchmark "redis-benchmark"        bash "$here/redis_benchmark.sh"
 program curl            "curl"                   bash "$here/curl.sh"
 program nc              ""                       bash "$here/nc.sh"
+program wrk             "wrk"                    bash "$here/wrk.sh"
 
 python_library redis_py_7    ""                redis-7    redis_py
 python_library redis_py_8    ""                redis-8    redis_py
