@@ -201,7 +201,8 @@ node_library() {
 rust_library() {
     local name=$1 environment=$ENVIRONMENTS/rust
     begins "$name" "cargo $2" || return 0
-    attempt "$name" build bash "$here/rust/install.sh" "$environment" || return 0
+    # Cold, on a machine that has other things to do.
+    LIMIT_SECONDS=900 attempt "$name" build bash "$here/rust/install.sh" "$environment" || return 0
     every_way "$name" env RUST_BACKTRACE=0 "$environment/debug/clients" "$3"
 }
 
