@@ -171,6 +171,9 @@ library() {
     local name=$1 needs=$2
     shift 2
     if begins "$name" "$needs"; then every_way "$name" "$@"; fi
+# walk NAME NEEDS: a walk of somebody else's, with nodes of its own.
+walk() {
+    if begins "${1}_walk" "$2"; then attempt "${1}_walk" walk bash "$here/walks/$1.sh" || true; fi
 }
 
 # python_library NAME NEEDS ENVIRONMENT MODULE
@@ -249,6 +252,12 @@ go_library redigo "redigo"
 library phpredis     "phpredis"                 php "$here/php/main.php" phpredis
 library php_sessions "phpredis command:evalsha" php "$here/php/main.php" sessions
 library redis_rb     "redis-rb"                 ruby "$here/ruby/redis_rb.rb"
+export CACHED CACHECLI
+walk hraftd     "curl redis-cli redis-benchmark"
+walk raft_cache "curl"
+walk cached     "nc"
+walk y3cache    "make"
+walk cashe      ""
 
 for name in ${wanted[@]+"${wanted[@]}"}; do
     [[ $known == *" $name "* ]] && continue
