@@ -43,7 +43,32 @@ const OWNER_AND_TIME: &[&str] = &[
     "other 9223372036854775807",
 ];
 
-const REPLACE: &[&str] = &["token 100000 1", "other 100000 1", "token 0 1", "token -1 1"];
+const EXTEND: &[&str] = &[
+    "token 100000 1",
+    "other 100000 1",
+    "token 0 1",
+    "token -1 1",
+    "token 100000 0",
+    "other 100000 0",
+    "token 0 0",
+    "token -100000 0",
+    "token -500000 0",
+    "token -9007199254740991 0",
+    "token 9007199254740991 0 more",
+];
+
+/// Whether a window begins again, and how long it is.
+const WINDOW: &[&str] = &["0 100000", "1 100000", "1 100000 more", "0 9007199254740991"];
+
+/// Points, seconds, and what else comes with them.
+const POINTS: &[&str] = &[
+    "1 1000",
+    "5 1000 10 1000",
+    "-7 1000",
+    "0 1000",
+    "9223372036854775807 1000",
+    "1 9007199254740991",
+];
 
 const AMOUNT: &[&str] =
     &["1", "5", "-1", "0", "abc", "1.5", "9223372036854775807", "9223372036854775808"];
@@ -89,7 +114,7 @@ const SCRIPTS: &[(&str, &[&str], &[&str])] = &[
     ("pottery_extend", ONE, OWNER_AND_TIME),
     ("ioredis_lock_extend", ONE, OWNER_AND_TIME),
     ("redis_semaphore_refresh", ONE, OWNER_AND_TIME),
-    ("redis_py_extend", ONE, REPLACE),
+    ("redis_py_extend", ONE, EXTEND),
     ("redsync_touch_or_set", ONE, OWNER_AND_TIME),
     ("pottery_acquired", ONE, OWNER),
     ("redlock_4_acquire", MANY, OWNER_AND_TIME),
@@ -108,6 +133,9 @@ const SCRIPTS: &[(&str, &[&str], &[&str])] = &[
     ("limits_incr_expire", ONE, SECONDS_AND_AMOUNT),
     ("rate_limit_redis_6_increment", ONE, &["100000", "100000 more", "9007199254740991"]),
     ("rate_limit_redis_get", ONE, &["", "more"]),
+    ("rate_limit_redis_3_increment", ONE, WINDOW),
+    ("rate_limit_redis_5_increment", ONE, WINDOW),
+    ("rate_limiter_flexible_increment", ONE, POINTS),
 ];
 
 /// Calls that are none of a script, with the digest of one.

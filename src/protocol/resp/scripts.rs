@@ -12,8 +12,8 @@
 //! | SCRIPT LOAD, EVAL | make the digest of a text that is known in other words known to this connection, the last 128; elsewhere EVALSHA answers `NOSCRIPT`, upon which clients send EVAL |
 //! | SCRIPT EXISTS | 1 for a library's own text, loaded or not |
 //! | EVAL_RO | refuses a script that may write before it begins |
-//! | redis-py | extends a lock with `replace_ttl=True` only; a time that makes no sense is refused, whatever the lock is |
-//! | rate-limit-redis, limits | a window that is no positive whole number, an amount that is none or from 2^53 on, are refused before anything is counted |
+//! | redis-py | a time by which to extend a lock that makes no sense, or from 2^53 on, is refused, whatever the lock is |
+//! | rate-limit-redis, rate-limiter-flexible | a window that is no positive whole number, or from 2^53 on, is refused before anything is counted |
 
 mod known;
 mod lua;
@@ -119,7 +119,7 @@ impl Outcome {
             Reply::First(parts, _) => parts.len(),
             Reply::Count(count) => *count,
             Reply::Window(..) | Reply::ValueAndTime => 2,
-            Reply::Hit { .. } => 4,
+            Reply::Hits { .. } => 1,
         };
         let answers: Vec<_> = (0..count).map(|_| next()).collect();
         Writer { text: &self.text, out }.write(&self.reply, &answers);

@@ -24,6 +24,9 @@ def check_redis_py(client):
     one, other = (client.lock("lock", timeout=100, blocking=False) for _ in range(2))
     assert one.acquire() and not other.acquire() and one.locked() and one.owned() and not other.owned()
     assert one.extend(100, replace_ttl=True) and one.reacquire()
+    # By so much more than is left, or less.
+    assert one.extend(900) and 900 < client.ttl("lock") <= 1000
+    assert one.extend(-800) and 100 < client.ttl("lock") <= 200
     one.release()
     assert other.acquire()
     client.delete("lock")

@@ -1,8 +1,8 @@
 //! The scripts that are known: their texts, and the commands that do the same.
 //!
 //! Pitfall: the same means in every case. A command of a script that fails ends the
-//! script, one of a batch does not end the batch; so whatever comes after one that may
-//! fail must have no effect if it has failed.
+//! script, and so does one of a `Chain`, but one of a batch or a `When` does not: there,
+//! whatever comes after one that may fail must have no effect if it has failed.
 
 use super::reply::{Call, Part, Reply, Say};
 use crate::encoding::parse_i64;
@@ -83,6 +83,9 @@ pub(super) const SCRIPTS: &[Script] = scripts! {
     "django-redis" "django_redis_incr_present" 1 1 increment_present;
     "django-redis" "django_redis_incr" 1 1 increment;
     "limits" "limits_incr_expire" 1 2 increment_window;
+    "rate-limiter-flexible" "rate_limiter_flexible_increment" 1 2 consume;
+    "rate-limit-redis" "rate_limit_redis_3_increment" 1 2 hit_or_begin;
+    "rate-limit-redis" "rate_limit_redis_5_increment" 1 2 begin_or_hit;
     "rate-limit-redis" "rate_limit_redis_6_increment" 1 1 hit;
     "rate-limit-redis" "rate_limit_redis_get" 1 0 hits;
 };
@@ -100,6 +103,13 @@ impl Arguments {
     fn integer(&self, i: usize) -> Result<i64, String> {
         let text = "ERR value is not an integer or out of range";
         parse_i64(&self.values[i]).ok_or_else(|| text.to_owned())
+    }
+
+    /// An integer that Lua can calculate with.
+    fn exact(&self, i: usize) -> Result<i64, String> {
+        let number = self.integer(i)?;
+        let is_exact = number.unsigned_abs() < EXACT;
+        is_exact.then_some(number).ok_or_else(|| "ERR value is out of range".to_owned())
     }
 
     /// What PEXPIRE (or EXPIRE, for seconds) makes of an argument.
@@ -200,14 +210,15 @@ fn touch_or_set(arguments: &Arguments) -> Native {
     first_of([held, part(Vec::new(), set, Say::Stored, Call("set", 2))], Say::Null)
 }
 
-/// A lock that has a deadline gets another one. To add to the deadline takes a command
-/// that we do not have.
+/// A lock that has a deadline gets another one, or a later one.
 fn extend(arguments: &Arguments) -> Native {
-    if arguments.values[2] == "0" {
-        return Err("ERR time is not added to that of a lock: say replace_ttl=True".into());
-    }
-    let (key, expiry) = (arguments.key(), arguments.time(1, 1, "pexpire")?);
-    let extend = Command::ExpireOnly { key, expiry, only: Only::IfAny };
+    let key = arguments.key();
+    let extend = if arguments.values[2] == "0" {
+        Command::Expire { key, expiry: Expiry::LaterMs(arguments.exact(1)?) }
+    } else {
+        let expiry = arguments.time(1, 1, "pexpire")?;
+        Command::ExpireOnly { key, expiry, only: Only::IfAny }
+    };
     let tests = vec![holds(arguments.key(), arguments.value(0))];
     first_of([part(tests, Ok(vec![extend]), Say::Inner, Call("pexpire", 2))], Say::Number(0))
 }
@@ -327,29 +338,75 @@ fn increment_window(arguments: &Arguments) -> Native {
     Ok((commands, Reply::Window(Call("incrby", 0), part)))
 }
 
-/// A hit within a window of so many milliseconds. A key without a deadline is no
-/// window and makes way for one.
-fn hit(arguments: &Arguments) -> Native {
-    let expiry = arguments.positive(0, 1, "set")?;
-    let ms = arguments.integer(0)?;
-    if ms.unsigned_abs() >= EXACT {
-        return Err(invalid_expiry("set").into());
-    }
-    let key = arguments.key();
-    let begin = Command::Set {
-        key: key.clone(),
-        value: Bytes::from_static(b"0"),
-        expiry,
-        condition: Condition::IfAbsent,
-    };
-    let over = Expiry::AtMs(0);
-    let commands = vec![
-        Command::ExpireOnly { key: key.clone(), expiry: over, only: Only::IfNone },
-        begin,
-        Command::Increment { key: key.clone(), by: 1 },
-        Command::Ttl(key),
+/// The length of a window, in whole units.
+fn window(arguments: &Arguments, i: usize, unit_ms: u64) -> Result<Expiry, String> {
+    arguments.exact(i)?;
+    arguments.positive(i, unit_ms, "set")
+}
+
+/// Counts, after and before what else is to be done: each command with the call of the
+/// script that it stands for. What fails is the last, as it is there.
+fn count(key: Key, parts: Vec<(Command, Call)>) -> Native {
+    let counts = |(command, _): &(Command, Call)| matches!(command, Command::Increment { .. });
+    let counted = parts.iter().position(counts).expect("one of them counts");
+    let (mut then, calls): (Vec<_>, _) = parts.into_iter().unzip();
+    then.push(Command::Ttl(key));
+    Ok((vec![Command::Chain { tests: Vec::new(), then }], Reply::Hits { counted, calls }))
+}
+
+/// 0, unless the key is there.
+fn begin(key: Key, expiry: Expiry) -> Command {
+    Command::Set { key, value: Bytes::from_static(b"0"), expiry, condition: Condition::IfAbsent }
+}
+
+/// A hit in a window; a key without a deadline is none, and makes way for one.
+fn hit_in_new(key: Key, expiry: Expiry, extends: bool) -> Native {
+    let gone = Expiry::AtMs(0);
+    let no_window = Command::ExpireOnly { key: key.clone(), expiry: gone, only: Only::IfNone };
+    let mut parts = vec![
+        (no_window, Call("pttl", 0)),
+        (begin(key.clone(), expiry), Call("set", 1)),
+        (Command::Increment { key: key.clone(), by: 1 }, Call("incr", 2)),
     ];
-    Ok((commands, Reply::Hit { set: Call("set", 1), increment: Call("incr", 2) }))
+    if extends {
+        parts.push((Command::Expire { key: key.clone(), expiry }, Call("pexpire", 3)));
+    }
+    count(key, parts)
+}
+
+/// A hit in a window of so many milliseconds.
+fn hit(arguments: &Arguments) -> Native {
+    hit_in_new(arguments.key(), window(arguments, 0, 1)?, false)
+}
+
+/// The same, where each hit may begin the window again.
+fn begin_or_hit(arguments: &Arguments) -> Native {
+    hit_in_new(arguments.key(), window(arguments, 1, 1)?, arguments.values[0] == "1")
+}
+
+/// A hit; a key without a deadline gets one, and one that has one may get another.
+fn hit_or_begin(arguments: &Arguments) -> Native {
+    let (key, expiry) = (arguments.key(), window(arguments, 1, 1)?);
+    let expire = if arguments.values[0] == "1" {
+        Command::Expire { key: key.clone(), expiry }
+    } else {
+        Command::ExpireOnly { key: key.clone(), expiry, only: Only::IfNone }
+    };
+    let increment = Command::Increment { key: key.clone(), by: 1 };
+    count(key, vec![(increment, Call("incr", 0)), (expire, Call("pexpire", 2))])
+}
+
+/// Some points of a window of so many seconds.
+fn consume(arguments: &Arguments) -> Native {
+    let (key, by) = (arguments.key(), arguments.integer(0)?);
+    let expiry = window(arguments, 1, 1000)?;
+    let expire = Command::ExpireOnly { key: key.clone(), expiry, only: Only::IfNone };
+    let parts = vec![
+        (begin(key.clone(), expiry), Call("set", 0)),
+        (Command::Increment { key: key.clone(), by }, Call("incrby", 1)),
+        (expire, Call("expire", 3)),
+    ];
+    count(key, parts)
 }
 
 fn hits(arguments: &Arguments) -> Native {

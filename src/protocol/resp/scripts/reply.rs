@@ -17,12 +17,12 @@ pub(super) enum Reply {
     Count(usize),
     /// A number that was added to, and the deadline that it may have been given.
     Window(Call, Part),
-    /// A window that may have been begun, the hits in it, and the time left.
-    Hit {
-        /// What begins it.
-        set: Call,
-        /// What counts.
-        increment: Call,
+    /// A `Chain`: the hits in a window, and the time left, which its last part tells.
+    Hits {
+        /// Which part counts.
+        counted: usize,
+        /// Which call each part stands for.
+        calls: Vec<Call>,
     },
     /// A value and its time left.
     ValueAndTime,
@@ -77,12 +77,12 @@ impl Writer<'_, '_> {
                 self.out.integer(i64::try_from(held).expect("answers are in memory"));
             }
             Reply::Window(call, part) => self.window(*call, part, answers),
-            Reply::Hit { set, increment } => {
-                let calls = [*set, *increment];
-                if !self.failed(calls.into_iter().zip(answers[1..].iter().copied())) {
+            Reply::Hits { counted, calls } => {
+                let parts = inner(answers[0]).unwrap_or_default();
+                if !self.failed(calls.iter().copied().zip(parts)) {
                     self.out.array(2);
-                    self.number(integer(answers[2]));
-                    self.number(time(answers[3], 1));
+                    self.number(parts.get(*counted).map_or(0, integer));
+                    self.number(parts.last().map_or(0, |answer| time(answer, 1)));
                 }
             }
             Reply::ValueAndTime => {

@@ -79,8 +79,12 @@ fn delete(name: &str) -> Command {
     Command::Delete(key(name))
 }
 
+fn expiring(name: &str, expiry: Expiry) -> Command {
+    Command::Expire { key: key(name), expiry }
+}
+
 fn expire(name: &str, ms: u64) -> Command {
-    Command::Expire { key: key(name), expiry: Expiry::AfterMs(ms) }
+    expiring(name, Expiry::AfterMs(ms))
 }
 
 fn set(name: &str, value: &'static str, expiry: Expiry, condition: Condition) -> Command {
@@ -127,6 +131,9 @@ fn digests_are_those_that_libraries_send() {
         ("limits_incr_expire", "628bd136a573a06b346879695681af12ccef300f"),
         ("redlock_5_acquire", "96da70f7716f27d278a5218544df37fd8b0a5e4c"),
         ("rate_limit_redis_get", "6aeb97ed6086dcdeafdc6fda3999a0d0e38ec96a"),
+        ("rate_limit_redis_3_increment", "3f424a504987d231baa2e19159bb5def8ad32f87"),
+        ("rate_limit_redis_5_increment", "81dbecea94d2d10514719b20ed51faf711529d9d"),
+        ("rate_limiter_flexible_increment", "a1de965f42e177aa339706bd580f049065eca79a"),
     ] {
         assert_eq!(digest_of(text_named(name).as_bytes()), digest, "{name}");
     }
@@ -226,11 +233,12 @@ fn a_lock_is_extended_by_its_owner() {
         )],
         &[(&[one(1)], ":1\r\n"), (&[one(0)], ":0\r\n"), (&[NOT], ":0\r\n")],
     );
-    let extend = text_named("redis_py_extend");
-    assert_eq!(
-        Client::new().told(&["EVAL", extend, "1", "k", "token", "500", "0"]),
-        "-ERR time is not added to that of a lock: say replace_ttl=True\r\n"
-    );
+    let later = |ms| when(vec![owned("k")], vec![expiring("k", Expiry::LaterMs(ms))]);
+    let replies: [(&[Answer], _); 2] = [(&[one(1)], ":1\r\n"), (&[NOT], ":0\r\n")];
+    for ms in [500, -500] {
+        let words = ["1", "k", "token", &ms.to_string(), "0"];
+        check("redis_py_extend", &words, &[later(ms)], &replies);
+    }
     check(
         "pottery_acquired",
         &["1", "k", "token"],
@@ -359,28 +367,43 @@ fn limiters_count_within_a_window() {
             (&[failed.clone(), NOT], &error("628bd136a573a06b346879695681af12ccef300f", 3)),
         ],
     );
-    let over = Expiry::AtMs(0);
-    let window = Answer::Ttl(Ttl::Ms(500));
-    check(
-        "rate_limit_redis_6_increment",
-        &["1", "k", "500"],
-        &[
-            Command::ExpireOnly { key: key("k"), expiry: over, only: Only::IfNone },
-            set("k", "0", Expiry::AfterMs(500), Condition::IfAbsent),
-            Command::Increment { key: key("k"), by: 1 },
-            Command::Ttl(key("k")),
-        ],
-        &[
-            (
-                &[Answer::Integer(0), STORED, Answer::Integer(1), window.clone()],
-                "*2\r\n:1\r\n:500\r\n",
-            ),
-            (
-                &[Answer::Integer(0), Answer::NotStored { version: 1 }, failed, window],
-                &error("895b92e1712734e1b464999be23953485475357b", 7),
-            ),
-        ],
-    );
+}
+
+/// [A key that is no counter gets a deadline from a limiter that could not count.]
+#[test]
+fn limiters_end_with_what_fails() {
+    let error = |name, line| {
+        let digest = digest_of(text_named(name).as_bytes());
+        let text = "-ERR value is not an integer or out of range script: ";
+        format!("{text}{digest}, on @user_script:{line}.\r\n")
+    };
+    let check = |name, words: &[&str], then: Vec<Command>, counted: usize, line| {
+        let mut answers = vec![Answer::Integer(1); then.len()];
+        answers[counted] = Answer::Integer(3);
+        *answers.last_mut().unwrap() = Answer::Ttl(Ttl::Ms(400));
+        let failed = [&answers[..counted], &[Answer::Failed(Failure::NotAnInteger)]].concat();
+        let chain = Command::Chain { tests: vec![], then };
+        let (counted, error) = (held(answers), error(name, line));
+        let replies: [(&[Answer], &str); 2] =
+            [(&[counted], "*2\r\n:3\r\n:400\r\n"), (&[held(failed)], &error)];
+        check(name, &[&["1", "k"], words].concat(), &[chain], &replies);
+    };
+    let only = |expiry| Command::ExpireOnly { key: key("k"), expiry, only: Only::IfNone };
+    let begin = |ms| set("k", "0", Expiry::AfterMs(ms), Condition::IfAbsent);
+    let by = |by| Command::Increment { key: key("k"), by };
+    let ttl = || Command::Ttl(key("k"));
+    let gone = || only(Expiry::AtMs(0));
+    let plain = || vec![gone(), begin(500), by(1), ttl()];
+    let again = || vec![gone(), begin(500), by(1), expire("k", 500), ttl()];
+    check("rate_limit_redis_6_increment", &["500"], plain(), 2, 7);
+    check("rate_limit_redis_5_increment", &["0", "500"], plain(), 2, 8);
+    check("rate_limit_redis_5_increment", &["1", "500"], again(), 2, 8);
+    let kept = vec![by(1), only(Expiry::AfterMs(500)), ttl()];
+    check("rate_limit_redis_3_increment", &["0", "500"], kept, 0, 1);
+    let renewed = vec![by(1), expire("k", 500), ttl()];
+    check("rate_limit_redis_3_increment", &["1", "500"], renewed, 0, 1);
+    let points = vec![begin(5000), by(-2), only(Expiry::AfterMs(5000)), ttl()];
+    check("rate_limiter_flexible_increment", &["-2", "5"], points, 1, 1);
 }
 
 /// [Each look at a limit becomes an entry of the log.]
@@ -413,7 +436,7 @@ fn an_unknown_script_is_refused() {
     let mut client = Client::new();
     let unknown = "-ERR this script is not known: scripts in general are not run, only those of \
                    locks and limiters of Laravel, aiocache, aioredlock, django-redis, \
-                   ioredis-lock, limits, phpredis, pottery, rate-limit-redis, redis-py, redis-semaphore, redlock, redlock-py, redsync\r\n";
+                   ioredis-lock, limits, phpredis, pottery, rate-limit-redis, rate-limiter-flexible, redis-py, redis-semaphore, redlock, redlock-py, redsync\r\n";
     let long = format!("{}{}", text_named("redis_py_release"), " ".repeat(TEXT_BYTES));
     for text in ["return 1", &long] {
         assert_eq!(client.told(&["EVAL", text, "0"]), unknown);
@@ -435,9 +458,23 @@ fn an_unknown_script_is_refused() {
 #[test]
 fn senseless_windows_are_refused_before_anything_is_counted() {
     let mut client = Client::new();
-    let hit = text_named("rate_limit_redis_6_increment");
     for ms in ["0", "-1", "1.5", "abc", "9007199254740992", "9223372036854775808"] {
-        assert!(client.told(&["EVAL", hit, "1", "k", ms]).starts_with("-ERR "), "{ms}");
+        for (name, words) in [
+            ("rate_limit_redis_6_increment", &["1", "k", ms][..]),
+            ("rate_limit_redis_5_increment", &["1", "k", "0", ms]),
+            ("rate_limit_redis_3_increment", &["1", "k", "1", ms]),
+            ("rate_limiter_flexible_increment", &["1", "k", "1", ms]),
+        ] {
+            let told = client.told(&[&["EVAL", text_named(name)], words].concat());
+            assert!(told.starts_with("-ERR "), "{name} {ms}: {told}");
+        }
+    }
+    let consume = text_named("rate_limiter_flexible_increment");
+    assert!(client.told(&["EVAL", consume, "1", "k", "1.5", "60"]).starts_with("-ERR "));
+    let extend = text_named("redis_py_extend");
+    for ms in ["1.5", "9007199254740992", "-9007199254740992"] {
+        let told = client.told(&["EVAL", extend, "1", "k", "token", ms, "0"]);
+        assert!(told.starts_with("-ERR "), "{ms}: {told}");
     }
     let limits = text_named("limits_incr_expire");
     for amount in ["9007199254740992", "-9007199254740992", "-9223372036854775808"] {
