@@ -171,6 +171,8 @@ library() {
     local name=$1 needs=$2
     shift 2
     if begins "$name" "$needs"; then every_way "$name" "$@"; fi
+}
+
 # walk NAME NEEDS: a walk of somebody else's, with nodes of its own.
 walk() {
     if begins "${1}_walk" "$2"; then attempt "${1}_walk" walk bash "$here/walks/$1.sh" || true; fi
@@ -238,11 +240,15 @@ python_library aiocache      ""                frameworks aio_cache
 python_library dogpile       ""                frameworks dogpile_region
 python_library cachelib      ""                frameworks cache_lib
 python_library locks         "command:evalsha" frameworks locks
+python_library django_redis  "command:evalsha" frameworks django_redis_cache
+python_library flask_limiter "command:evalsha" frameworks flask_limits
 
 node_library node_redis    ""             node_redis
 node_library ioredis       "command:info" io_redis
 node_library cache_manager ""             cache_manager
 node_library connect_redis ""             connect_redis
+node_library rate_limit_redis "command:evalsha" rate_limit_redis
+node_library rate_limiter     "command:evalsha" rate_limiter_flexible
 
 rust_library redis_rs "" redis
 rust_library fred     "" fred
@@ -252,6 +258,7 @@ go_library redigo "redigo"
 library phpredis     "phpredis"                 php "$here/php/main.php" phpredis
 library php_sessions "phpredis command:evalsha" php "$here/php/main.php" sessions
 library redis_rb     "redis-rb"                 ruby "$here/ruby/redis_rb.rb"
+
 export CACHED CACHECLI
 walk hraftd     "curl redis-cli redis-benchmark"
 walk raft_cache "curl"
