@@ -1,5 +1,7 @@
 //! Commands taken apart, replies put together, limits, and arbitrary input.
 
+mod other_codec;
+
 use bytes::BytesMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
