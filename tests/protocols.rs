@@ -14,6 +14,8 @@
 mod binary;
 #[expect(dead_code, reason = "the tests of the whole use the rest")]
 mod cluster;
+#[path = "protocols/codecs.rs"]
+mod codecs;
 #[path = "protocols/http.rs"]
 mod http;
 #[path = "protocols/resp.rs"]
@@ -80,8 +82,8 @@ impl Line {
     fn hears(&mut self, exchange: &Exchange) {
         let said = self.receive(&exchange.ask);
         let expected = told(self.speaker, exchange).unwrap();
-        let name = self.speaker.name();
-        assert!(said.is(&expected), "{name}, {}: {said:?}, not {expected:?}", exchange.name);
+        let (speaker, name) = (self.speaker.name(), &exchange.name);
+        assert!(said.is(&expected), "{speaker}, {name}: {said:?}, not {expected:?}");
     }
 
     /// Asks what it can ask.

@@ -180,7 +180,8 @@ fn commands(ask: &Ask) -> Option<(Vec<Words>, usize)> {
             batch => match several(batch) {
                 Some(command) => Some((vec![command], 0)),
                 None => {
-                    let all: Option<Vec<_>> = batch.iter().map(|of| Some(command(of)?.1)).collect();
+                    let of_db_0 = |of| command(of).filter(|(db, _)| *db == 0);
+                    let all: Option<Vec<_>> = batch.iter().map(|of| Some(of_db_0(of)?.1)).collect();
                     let mut all = all?;
                     all.insert(0, words([b"MULTI"]));
                     all.push(words([b"EXEC"]));

@@ -3,7 +3,7 @@
 use raftcache::request::{Answer, Command, Condition, Expiry, Failure, Item, Key, Ttl};
 
 use crate::speaks::{Speaks, take};
-use crate::words::{Ask, Said, found, number};
+use crate::words::{Ask, Said, found, left, number};
 
 pub struct Text;
 
@@ -93,7 +93,8 @@ impl Speaks for Text {
         Some((said, end + 1))
     }
 
-    /// No key looks like an empty value, and `DEL` always succeeds.
+    /// No key looks like an empty value, `DEL` always succeeds, and seconds are
+    /// rounded up.
     fn told(&self, ask: &Ask, said: &Said) -> Option<Said> {
         let (Ask::Run(batch), Said::Answers(answers)) = (ask, said) else {
             return Some(said.clone());
@@ -102,6 +103,7 @@ impl Speaks for Text {
             ([Command::Get(_)], [Answer::Item(None)]) => Some(found("")),
             ([Command::Get(_)], [Answer::Item(Some(item))]) if item.value.contains(&b'\n') => None,
             ([Command::Delete(_)], [Answer::Integer(0)]) => Some(number(1)),
+            (_, [Answer::Ttl(Ttl::Ms(ms))]) => Some(left(Ttl::Ms(ms.div_ceil(1000) * 1000))),
             _ => Some(said.clone()),
         }
     }

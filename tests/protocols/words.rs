@@ -44,7 +44,7 @@ impl Said {
 /// A request and what has to be said to it.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// Names it within its story.
+    /// That of its story, and its own within it.
     pub name: String,
     pub ask: Ask,
     pub said: Said,
@@ -62,13 +62,13 @@ impl Story {
     /// Its name and those of the exchanges for which this holds, if there are any.
     pub fn names(&self, holds: impl Fn(&Exchange) -> bool) -> Option<String> {
         let found = self.exchanges.iter().filter(|exchange| holds(exchange));
-        let found: Vec<_> = found.map(|exchange| &exchange.name[..]).collect();
+        let found: Vec<_> = found.filter_map(|exchange| exchange.name.split(": ").nth(1)).collect();
         (!found.is_empty()).then(|| format!("{}: {}", self.name, found.join(", ")))
     }
 }
 
 fn story<const N: usize>(name: &str, steps: [(&str, Ask, Said); N]) -> Story {
-    let exchange = |(name, ask, said): (&str, _, _)| Exchange { name: name.to_owned(), ask, said };
+    let exchange = |(step, ask, said)| Exchange { name: format!("{name}: {step}"), ask, said };
     Story { name: name.to_owned(), exchanges: steps.map(exchange).into() }
 }
 
@@ -145,7 +145,7 @@ pub fn number(number: i64) -> Said {
     answer(Answer::Integer(number))
 }
 
-fn left(ttl: Ttl) -> Said {
+pub fn left(ttl: Ttl) -> Said {
     answer(Answer::Ttl(ttl))
 }
 
