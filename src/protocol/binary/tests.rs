@@ -7,6 +7,7 @@
 use bytes::BufMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::decode::sensible;
 use super::encode::opcode_of_batch;
@@ -641,6 +642,71 @@ fn any_request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn any_item() -> impl Strategy<Value = Answer> {
+    let item = (any_bytes(), any::<u64>()).prop_map(|(value, version)| Item { value, version });
+    proptest::option::of(item).prop_map(Answer::Item)
+}
+
+/// What a command may be answered with.
+fn any_answer(command: &Command) -> BoxedStrategy<Answer> {
+    let failure = select(vec![Failure::NotAnInteger, Failure::Overflow, Failure::InvalidExpiry]);
+    let answer = match command {
+        Command::Get(_) => any_item().boxed(),
+        Command::Set { .. } => prop_oneof![
+            any::<u64>().prop_map(|version| Answer::Stored { version }),
+            any::<u64>().prop_map(|version| Answer::NotStored { version }),
+        ]
+        .boxed(),
+        Command::Ttl(_) => prop_oneof![
+            Just(Answer::Ttl(Ttl::Absent)),
+            Just(Answer::Ttl(Ttl::Never)),
+            (1..=i64::MAX as u64).prop_map(|ms| Answer::Ttl(Ttl::Ms(ms))),
+        ]
+        .boxed(),
+        Command::Clear { .. } => Just(Answer::Done).boxed(),
+        _ => any::<i64>().prop_map(Answer::Integer).boxed(),
+    };
+    prop_oneof![4 => answer, 1 => failure.prop_map(Answer::Failed)].boxed()
+}
+
+fn any_failure() -> impl Strategy<Value = Reply> {
+    use ErrorKind::*;
+    let kinds = vec![
+        Invalid,
+        NoLeader,
+        Unknown,
+        OutOfMemory,
+        DiskFull,
+        Busy,
+        SessionExpired,
+        Refused,
+        NotServing,
+    ];
+    let error = (select(kinds), ".{0,20}").prop_map(|(kind, why)| Reply::Error(kind, why));
+    prop_oneof![9 => error, 1 => Just(Reply::GuardFailed)]
+}
+
+/// A request, and a reply to it.
+fn any_exchange() -> impl Strategy<Value = (Request, Reply)> {
+    any_request().prop_flat_map(|request| {
+        let reply = match &request {
+            Request::Run { batch, .. } => {
+                let answers: Vec<_> = batch.commands.iter().map(any_answer).collect();
+                answers.prop_map(Reply::Answers).boxed()
+            }
+            Request::Ping => Just(Reply::Pong).boxed(),
+            Request::OpenSession => {
+                any::<u64>().prop_map(|session| Reply::SessionOpened { session }).boxed()
+            }
+            Request::Members => Just(Reply::Members(members())).boxed(),
+            Request::Status => Just(Reply::Status(Box::new(status_info()))).boxed(),
+            // To JOIN, LEAVE and TRANSFER.
+            _ => Just(Reply::Done).boxed(),
+        };
+        (Just(request), prop_oneof![3 => reply, 1 => any_failure()])
+    })
+}
+
 /// Bytes that begin like a request more often than chance would have it.
 fn any_input() -> impl Strategy<Value = Vec<u8>> {
     let small = || prop_oneof![4 => Just(0u8), 2 => 0..20u8, 1 => any::<u8>()];
@@ -660,6 +726,21 @@ proptest! {
         let decoded = BinaryCodec::default().decode(&mut input).unwrap().unwrap();
         prop_assert_eq!(decoded, Incoming::Ask(request));
         prop_assert!(input.is_empty());
+    }
+
+    #[test]
+    fn what_is_answered_is_read((request, reply) in any_exchange()) {
+        let (mut input, awaited) = encode("", &request);
+        let mut codec = BinaryCodec::default();
+        codec.decode(&mut input).unwrap();
+        let (mut output, limits) = (BytesMut::new(), Limits::default());
+        codec.encode(&reply, &mut output);
+        for length in 0..output.len() {
+            let mut part = BytesMut::from(&output[..length]);
+            prop_assert_eq!(decode_reply(&awaited, &limits, &mut part), Ok(None));
+        }
+        prop_assert_eq!(decode_reply(&awaited, &limits, &mut output), Ok(Some(reply)));
+        prop_assert!(output.is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use bytes::BufMut;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::*;
 use crate::protocol::pieces;
@@ -1067,6 +1068,23 @@ proptest! {
     fn pieces_of_any_size_make_the_same_of_anything(bytes in any_stream(), sizes in vec(1..40usize, 1..20)) {
         let whole = deliver_within(small(), &bytes, &[usize::MAX]);
         prop_assert_eq!(deliver_within(small(), &bytes, &sizes), whole);
+    }
+
+    #[test]
+    fn chunks_of_any_size_make_the_same_body(
+        chunks in vec((vec(any::<u8>(), 1..30), select(vec!["", ";a", ";a=\"b\""])), 0..8),
+        trailer in select(vec!["", "A: b\r\n", "A: b\r\nC: d\r\n"]),
+        sizes in vec(1..40usize, 1..20),
+    ) {
+        let mut bytes = b"PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for (chunk, extension) in &chunks {
+            bytes.extend(format!("{:X}{extension}\r\n", chunk.len()).into_bytes());
+            bytes.extend([&chunk[..], b"\r\n"].concat());
+        }
+        bytes.extend(format!("0\r\n{trailer}\r\n").into_bytes());
+        let body: Vec<u8> = chunks.into_iter().flat_map(|(chunk, _)| chunk).collect();
+        let whole = deliver(&with("PUT /v1/keys/k", "", &body), &[usize::MAX]);
+        prop_assert_eq!(deliver(&bytes, &sizes), whole);
     }
 
     #[test]
