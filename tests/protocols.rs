@@ -49,11 +49,7 @@ struct Line {
 
 impl Line {
     fn to(speaker: &'static dyn Speaks, address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut line = Self { speaker, stream, input: Vec::new() };
+        let mut line = Self { speaker, stream: connected(address), input: Vec::new() };
         line.stream.write_all(&speaker.opening()).unwrap();
         line.take(|input| Some(((), speaker.opened(input)?)));
         line
@@ -99,6 +95,14 @@ impl Line {
         self.hears(exchange);
         true
     }
+}
+
+fn connected(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 /// One in each protocol.
@@ -290,25 +294,68 @@ fn what_expires_in_one_protocol_is_gone_in_every_other() {
     }
 }
 
-/// All that is said to a request, and to one for no key behind it.
-fn all_that_is_said(speaker: &'static dyn Speaks, address: &str, ask: &Ask) -> String {
-    let mut line = Line::to(speaker, address);
-    let mut requests = speaker.request(ask).unwrap();
-    requests.extend(speaker.request(&one(get(&Key::new("none")))).unwrap());
-    let mut stream = line.stream.try_clone().unwrap();
+/// All that is said to these bytes, sent in pieces of this size.
+fn all_that_is_said(address: &str, bytes: &[u8], piece: usize) -> String {
+    let mut stream = connected(address);
+    let mut output = stream.try_clone().unwrap();
     let mut said = Vec::new();
     thread::scope(|scope| {
         scope.spawn(|| {
             // It may be closed before all is sent.
-            let _ = stream.write_all(&requests);
-            let _ = stream.shutdown(Shutdown::Write);
+            let _ = bytes.chunks(piece).try_for_each(|piece| output.write_all(piece));
+            let _ = output.shutdown(Shutdown::Write);
         });
-        match line.stream.read_to_end(&mut said) {
+        match stream.read_to_end(&mut said) {
             Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
             _ => {}
         }
     });
     String::from_utf8(said).unwrap()
+}
+
+/// What connections begin with, and all that is said to it: in the protocol that it
+/// is recognised as, if it is one.
+const OPENINGS: [(&[u8], &str); 17] = [
+    (b"\x10\0\0\0\0\x10\0\0\0\0", "\x01\0\0\0\0\x01\0\0\0\0"),
+    (b"\x02\x04\0\0\0none", "\x03\0\0\0\0"),
+    (
+        b"*1\r\n$4\r\nPING\r\nPING\r\n\r\nGET / HTTP/1.1\r\n",
+        "+PONG\r\n+PONG\r\n-ERR wrong number of arguments for 'get' command\r\n",
+    ),
+    (b"GET /health HTTP/1.0\r\n\r\nPING\r\n", HEALTH),
+    (b"\r\nPING\r\n", "message must atleast have command, key or nodeID and remoteAddr\n+PONG\r\n"),
+    (b"\tPING\n*1 none\r\n", "+PONG\r\nInvalid command in message\n"),
+    (b"PING\r\nGET / HTTP/1.1\r\n", "+PONG\r\nERR too many words\n"),
+    (b"GET none\n", "\n"),
+    (b"GET /none\n", "\n"),
+    (b"GET /none HTTP/2\n", "ERR too many words\n"),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NOT_HTTP_2),
+    (b"POST none HTTP/1.1\r\nGET none\n", ""),
+    (b"Host: n\r\nGET none\n", ""),
+    (b"\x16\x03\x01\0", ""),
+    (b"\0", ""),
+    (b"\x7f", ""),
+    (b"\xff\xfe", ""),
+];
+
+const HEALTH: &str = "HTTP/1.1 200 OK\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 2\r\n\
+    Connection: close\r\n\r\nOK";
+
+const NOT_HTTP_2: &str = "HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    Content-Length: 0\r\n\
+    Connection: close\r\n\r\n";
+
+#[test]
+fn one_port_speaks_what_a_connection_begins_with() {
+    let cluster = Cluster::one(&[]);
+    for (bytes, said) in OPENINGS {
+        for piece in [usize::MAX, 1] {
+            let found = all_that_is_said(&cluster.nodes[0].address, bytes, piece);
+            assert_eq!(found, said, "to {} in pieces of {piece}", bytes.escape_ascii());
+        }
+    }
 }
 
 #[test]
@@ -318,7 +365,12 @@ fn what_is_over_a_limit_is_refused_in_every_protocol() {
     let key = Key::new("large");
     let long_value = one(set(&key, vec![b'v'; words::VALUE_BYTES + 1]));
     for speaker in all() {
-        let said = |ask| all_that_is_said(speaker, &nodes.follower, ask);
+        let behind = speaker.request(&one(get(&Key::new("none")))).unwrap();
+        let said = |ask| {
+            let requests = [speaker.opening(), speaker.request(ask).unwrap(), behind.clone()];
+            let said = all_that_is_said(&nodes.follower, &requests.concat(), usize::MAX);
+            said[speaker.opened(said.as_bytes()).unwrap()..].to_owned()
+        };
         assert_eq!(said(&long_key), speaker.to_a_long_key(), "{}", speaker.name());
         assert_eq!(said(&long_value), speaker.to_a_long_value(), "{}", speaker.name());
     }
