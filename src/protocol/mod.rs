@@ -14,7 +14,9 @@
 //! understood ends the connection with a [`ProtocolError`], never the process.
 //!
 //! Each format has its module: [`binary`], [`resp`], [`http`], [`text`].
-//! What nodes say to each other is on a port of its own: [`peer`].
+//! What nodes say to each other is on a port of its own: [`peer`]. One suite of
+//! requests and replies runs through all: `tests/protocols.rs`, and there a fifth
+//! would take its part in `tests/protocols/speaks.rs`.
 
 pub mod binary;
 pub mod http;
