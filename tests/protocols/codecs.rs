@@ -379,6 +379,20 @@ proptest! {
     }
 }
 
+/// A protocol that is added is one that takes part.
+#[test]
+fn no_protocol_is_left_out() {
+    let stories = stories("p", "leader");
+    let first = |speaker: &dyn Speaks| {
+        let exchanges = stories.iter().flat_map(|story| &story.exchanges);
+        exchanges.filter_map(|exchange| crate::request(speaker, exchange)).next().unwrap()
+    };
+    let found = all().map(|speaker| recognise(&first(speaker)));
+    for protocol in Protocol::ALL {
+        assert!(found.contains(&Recognition::Protocol(protocol)), "{}", protocol.name());
+    }
+}
+
 /// [A header of a few bytes makes the node allocate what it declares.]
 #[test]
 fn what_is_declared_is_not_allocated() {
