@@ -83,8 +83,31 @@ fn is_as_good(words: &[Vec<u8>], ours: &Reply, theirs: &Reply) -> bool {
         ("SLOWLOG" | "LATENCY", Reply::Many(..), Reply::Many(..)) => true,
         // Of all settings, each has its own.
         ("CONFIG", Reply::Many(..), Reply::Many(..)) => words[2].contains(&b'*'),
+        // These are about the server, the place of things in it, or drawn.
+        (
+            "CLIENT" | "COMMAND" | "INFO" | "LOLWUT" | "MEMORY" | "OBJECT" | "RANDOMKEY" | "ROLE"
+            | "TIME",
+            ..,
+        ) => is_alike(ours, theirs),
+        ("SCAN", Reply::Many(_, ours), Reply::Many(_, theirs)) => match (&ours[..], &theirs[..]) {
+            ([ours, Reply::Many(_, names)], [theirs, Reply::Many(_, others)]) => {
+                ours == theirs && sorted(names) == sorted(others)
+            }
+            _ => false,
+        },
         // Keys are in no order.
         ("KEYS", Reply::Many(_, ours), Reply::Many(_, theirs)) => sorted(ours) == sorted(theirs),
+        _ => false,
+    }
+}
+
+/// Whether both are of one kind, and something or nothing.
+fn is_alike(ours: &Reply, theirs: &Reply) -> bool {
+    match (ours, theirs) {
+        (Reply::Line(b'-', _), _) | (_, Reply::Line(b'-', _)) => false,
+        (Reply::Line(ours, _), Reply::Line(theirs, _))
+        | (Reply::Bulk(ours, _), Reply::Bulk(theirs, _))
+        | (Reply::Many(ours, _), Reply::Many(theirs, _)) => ours == theirs,
         _ => false,
     }
 }

@@ -181,10 +181,18 @@ pub(super) fn flushall(call: &mut Call<'_>) -> Planned {
     clear(call, None)
 }
 
+/// A cursor as C reads it: nothing is 0, and a sign is allowed.
+fn cursor(text: &[u8]) -> Option<u64> {
+    let number = |digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    match text {
+        [] => Some(0),
+        [b'-', digits @ ..] if !digits.starts_with(b"+") => number(digits).map(u64::wrapping_neg),
+        digits => number(digits),
+    }
+}
+
 pub(super) fn scan(call: &mut Call<'_>) -> Planned {
-    let text = std::str::from_utf8(call.get(1)).ok();
-    let cursor = text.and_then(|text| text.parse().ok());
-    let cursor: u64 = cursor.ok_or(Refused::from("ERR invalid cursor"))?;
+    let cursor = cursor(call.get(1)).ok_or(Refused::from("ERR invalid cursor"))?;
     let (mut count, mut pattern, mut wanted) = (10, None, true);
     for i in (2..call.count()).step_by(2) {
         if i + 1 == call.count() {
