@@ -20,6 +20,8 @@ pub struct Facts {
     pub uptime_s: u64,
     /// Clients connected.
     pub clients: u64,
+    /// Those of them that wait for disks, for a pause to end or because they asked to.
+    pub blocked_clients: u64,
     /// How many may be.
     pub clients_limit: u64,
     /// How many have been.

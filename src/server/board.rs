@@ -25,6 +25,7 @@ pub struct Board {
     port: Cell<u16>,
     clients_limit: usize,
     clients: RefCell<BTreeMap<u64, Rc<Presence>>>,
+    blocked_clients: Cell<u64>,
     connections: Cell<u64>,
     requests: Cell<u64>,
     /// What is counted for those who watch.
@@ -57,6 +58,7 @@ pub struct Presence {
     heard: Cell<Instant>,
     command: Cell<&'static str>,
     protocol: Cell<Protocol>,
+    is_blocked: Cell<bool>,
     description: RefCell<Description>,
 }
 
@@ -102,6 +104,7 @@ impl Board {
             port: Cell::new(0),
             clients_limit,
             clients: RefCell::default(),
+            blocked_clients: Cell::new(0),
             connections: Cell::new(0),
             requests: Cell::new(0),
             metrics: Metrics::default(),
@@ -160,6 +163,7 @@ impl Board {
             heard: Cell::new(now),
             command: Cell::new(""),
             protocol: Cell::new(Protocol::Text),
+            is_blocked: Cell::new(false),
             description: RefCell::default(),
         });
         self.clients.borrow_mut().insert(id, Rc::clone(&presence));
@@ -169,7 +173,18 @@ impl Board {
 
     /// A client is gone.
     pub fn leave(&self, id: u64) {
-        self.clients.borrow_mut().remove(&id);
+        if let Some(presence) = self.clients.borrow_mut().remove(&id) {
+            self.set_blocked(&presence, false);
+        }
+    }
+
+    /// A client waits for something that may be long in coming, or does so no longer.
+    pub fn set_blocked(&self, presence: &Presence, is_blocked: bool) {
+        match (presence.is_blocked.replace(is_blocked), is_blocked) {
+            (false, true) => self.blocked_clients.set(self.blocked_clients.get() + 1),
+            (true, false) => self.blocked_clients.set(self.blocked_clients.get() - 1),
+            _ => {}
+        }
     }
 
     /// A request was taken in.
@@ -233,6 +248,7 @@ impl Surroundings for Desk {
             port: board.port.get(),
             uptime_s: board.begun.elapsed().as_secs(),
             clients: board.clients.borrow().len() as u64,
+            blocked_clients: board.blocked_clients.get(),
             clients_limit: board.clients_limit as u64,
             connections: board.connections.get(),
             requests: board.requests.get(),

@@ -290,6 +290,7 @@ impl Connection {
             Incoming::Late(after, bytes) => {
                 let number = state.add_slot(None, 0, 0);
                 state.held = Some((number, Held::Reply(bytes, Instant::now() + after)));
+                hub.board.set_blocked(&self.presence, true);
                 self.wake.notify_one();
                 return Ok(true);
             }
@@ -315,6 +316,7 @@ impl Connection {
         // To wait because one was told to is not to be slow.
         let asked = (!waits && !is_held).then(|| self.presence.heard());
         let number = state.add_slot(asked, values, bytes);
+        hub.board.set_blocked(&self.presence, waits || is_held);
         if is_held {
             state.held = Some((number, Held::Request(request)));
             self.wake.notify_one();
@@ -392,6 +394,9 @@ impl Connection {
             Answer::Written(bytes) => bytes.len(),
         };
         state.answer(number, answer, bytes);
+        if number == state.last() {
+            hub.board.set_blocked(&self.presence, false);
+        }
     }
 
     /// After a turn: writes what it has to, and lets the task see to the rest.

@@ -149,11 +149,17 @@ fn who_leaves_while_it_waits_is_noticed() {
     // Behind it there is more that nobody reads.
     held.send(b"SET k w\r\nPING\r\n");
     until_listed(&mut operator, &["cmd=wait", "cmd=debug|sleep", "cmd=set"]);
+    let blocked = |operator: &mut Wire, clients: u32| {
+        let info = ask(operator, "INFO clients");
+        assert!(info.contains(&format!("blocked_clients:{clients}\\r")), "{info}");
+    };
+    blocked(&mut operator, 3);
     drop((waits, sleeps, held));
     eventually("they are gone", || {
         let list = ask(&mut operator, "CLIENT LIST");
         if list.matches("id=").count() == 1 { Ok(()) } else { Err(list) }
     });
+    blocked(&mut operator, 0);
     says(&mut operator, "CLIENT UNPAUSE", "+OK");
     says(&mut operator, "GET k", "$v");
     cluster.nodes[other].resume();

@@ -108,7 +108,7 @@ impl Info {
             "clients" => vec![
                 ("connected_clients", facts.clients.to_string()),
                 ("maxclients", facts.clients_limit.to_string()),
-                ("blocked_clients", text("0")),
+                ("blocked_clients", facts.blocked_clients.to_string()),
             ],
             "memory" => vec![
                 ("used_memory", status.memory_bytes.to_string()),

@@ -132,9 +132,13 @@ impl State {
 
     /// A place for a reply, with the number of its request.
     pub fn add_slot(&mut self, asked: Option<Instant>, values: usize, bytes: usize) -> u64 {
-        let number = self.first + self.slots.len() as u64;
         self.slots.push_back(Slot { answer: None, values, bytes, asked });
-        number
+        self.last()
+    }
+
+    /// The number of the request that was taken in last: the only one that may block.
+    pub fn last(&self) -> u64 {
+        self.first + self.slots.len() as u64 - 1
     }
 
     /// Whether one more request may be taken in.
