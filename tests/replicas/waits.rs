@@ -82,3 +82,17 @@ fn another_leader_counts_anew() {
     assert_eq!(error(&cluster.wait_for(there)).0, ErrorKind::NoLeader, "it finds nobody else");
     assert_eq!(holders(&cluster.wait_for(here)), (1, 1), "the new one and who follows it");
 }
+
+/// What is committed is on a majority of disks, and the leader's may be none of them.
+#[test]
+fn a_leaders_own_disk_is_counted_for_itself() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader().unwrap();
+    cluster.stuck.insert(leader);
+    assert!(is_stored(&cluster.call(leader, 1, set("k", "v"))));
+    let [soon, late] = [20, 200].map(|ms| cluster.ask(leader, 1, durable(2, ms)));
+    assert_eq!(holders(&cluster.wait_for(soon)), (2, 0));
+    assert_eq!(cluster.reply(late), None);
+    cluster.stuck.clear();
+    assert_eq!(holders(&cluster.wait_for(late)), (2, 1));
+}
