@@ -59,6 +59,7 @@
 //! | `strings`, `keys`, `session`, `clients`, `server`, `info`, `config`, `slow` | the commands |
 //! | `scripts` | EVAL and its like |
 //! | `transaction` | MULTI and EXEC |
+//! | `recent` | what was asked and is not answered, for SLOWLOG |
 //! | `form`, `lcs` | answers of the state machine as replies |
 
 mod call;
